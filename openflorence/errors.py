@@ -1,0 +1,35 @@
+"""Every error a user can meet, one tree.
+
+OpenFlorenceError
+├── BadConfig        a configuration that cannot describe a network, or a setting outside its range
+├── BadCheckpoint    weights or tokenizer files that are missing, misshapen or of an unknown layout
+├── BadImage         an image that cannot be read, or is outside the limits
+├── BadPrompt        a task that does not exist, or a task without (or with the wrong) input
+└── BadRegion        a box, quad or polygon that is empty, not finite, or outside its image
+
+A message says what failed, what was seen, what is allowed and what to do next. Our own mistakes are `assert`.
+"""
+
+
+class OpenFlorenceError(Exception):
+    """Anything a user did, or gave, that we can name. Catch this one to catch them all."""
+
+
+class BadConfig(OpenFlorenceError, ValueError):
+    """Raised when sizes or settings contradict one another or leave their range."""
+
+
+class BadCheckpoint(OpenFlorenceError, ValueError):
+    """Raised when a checkpoint cannot be loaded exactly; the message names the key or the file."""
+
+
+class BadImage(OpenFlorenceError, ValueError):
+    """Raised when an image input cannot become pixels; the message names the input."""
+
+
+class BadPrompt(OpenFlorenceError, ValueError):
+    """Raised when a task or its input cannot become a prompt."""
+
+
+class BadRegion(OpenFlorenceError, ValueError):
+    """Raised when a region cannot be written as locations of its image."""
