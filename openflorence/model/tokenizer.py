@@ -1,0 +1,118 @@
+"""Text <-> ids: byte-level BPE with the location and marker tokens added in the published order.
+
+The published repositories ship `tokenizer.json` with BART's 50265 entries; the 1024 tokens of ADDED_TOKENS are put
+behind them when it is loaded, as the published processor does. A file that has them already is taken as it is.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from openflorence.contract.locations import BINS, spell
+from openflorence.errors import BadCheckpoint
+
+BASE_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3
+MASK = "<mask>"
+
+
+def _pair(name: str) -> list[str]:
+    return [f"<{name}>", f"</{name}>"]
+
+
+# Order and spelling (the misspelt one too) as published: id of <loc_0> is 50269, of <and> 51288.
+ADDED_TOKENS: tuple[str, ...] = (
+    *_pair("od"),
+    *_pair("ocr"),
+    *(spell(bin_) for bin_ in range(BINS)),
+    *_pair("cap"),
+    *_pair("ncap"),
+    *_pair("dcap"),
+    *_pair("grounding"),
+    *_pair("seg"),
+    "<sep>",
+    *_pair("region_cap"),
+    *_pair("region_to_desciption"),
+    *_pair("proposal"),
+    *_pair("poly"),
+    "<and>",
+)
+
+
+class Text:
+    """A tokenizer with the ids this network needs."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Take a tokenizer and add whichever published tokens it lacks.
+
+        raises    BadCheckpoint when the added tokens are not in the published order: their ids are the network's.
+        """
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in ADDED_TOKENS])
+        self.tokenizer = tokenizer
+        first = tokenizer.token_to_id(ADDED_TOKENS[0])
+        for offset, word in enumerate(ADDED_TOKENS):
+            if tokenizer.token_to_id(word) != first + offset:
+                raise BadCheckpoint(
+                    f"tokenizer: {word} has id {tokenizer.token_to_id(word)}, expected {first + offset}; "
+                    "the location and marker tokens must stand in the published order"
+                )
+        for wanted, word in enumerate(BASE_TOKENS):
+            if tokenizer.token_to_id(word) != wanted:
+                raise BadCheckpoint(f"tokenizer: {word} has id {tokenizer.token_to_id(word)}, expected {wanted}")
+        self.first_location: int = tokenizer.token_to_id(spell(0))
+        self.size: int = first + len(ADDED_TOKENS)  # without <image>, which only the transformers layout has
+
+    @classmethod
+    def read(cls, folder: Path) -> "Text":
+        """Read `tokenizer.json` of a checkpoint folder.
+
+        raises    BadCheckpoint when the file is missing or is not a tokenizer.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise BadCheckpoint(f"{folder} has no tokenizer.json: copy the tokenizer files of the same checkpoint there")
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except BadCheckpoint:
+            raise
+        except Exception as error:  # the library raises bare Exception
+            raise BadCheckpoint(f"{path} is not a tokenizer file: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `<s>` text `</s>`; marker and location tokens inside the text are recognised."""
+        return list(self.tokenizer.encode(text).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens spelt out and nothing cleaned up; unknown ids are left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def spell(self, ids: Iterable[int]) -> list[str]:
+        """The vocabulary entry of each id, for reading logs; "" for rows that have none."""
+        return [self.tokenizer.id_to_token(index) or "" for index in ids]
+
+
+def train_text(texts: Iterable[str], size: int) -> Text:
+    """Train a small byte-level BPE in the published arrangement.
+
+    texts     anything that shows the words; every byte is in the vocabulary whatever they hold.
+    size      rows in all: 4 base tokens, 256 bytes, merges, <mask>, and the 1024 added tokens.
+    """
+    tokenizer = Tokenizer(BPE(unk_token=None))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=size - len(ADDED_TOKENS) - 1,
+        special_tokens=list(BASE_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken(MASK, lstrip=True, special=True, normalized=False)])
+    tokenizer.post_processor = processors.RobertaProcessing(
+        sep=("</s>", 2), cls=("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    return Text(tokenizer)
