@@ -112,7 +112,5 @@ def train_text(texts: Iterable[str], size: int) -> Text:
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(MASK, lstrip=True, special=True, normalized=False)])
-    tokenizer.post_processor = processors.RobertaProcessing(
-        sep=("</s>", 2), cls=("<s>", 0), trim_offsets=True, add_prefix_space=False
-    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, False)
     return Text(tokenizer)
