@@ -1,33 +1,17 @@
-"""What an answer is made of: boxes, quads, polygons, regions, and the answer itself.
+"""What an answer is made of: regions, and the answer itself.
 
 Everything here is in pixels of the upright original image, x before y, floats. Sizes are (width, height).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
+from openflorence.contract.locations import as_published
+from openflorence.contract.shapes import Box, Point, Polygon, Quad
 from openflorence.contract.tasks import Task
 
-
-class Box(NamedTuple):
-    """An upright rectangle: left, top, right, bottom in pixels."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-
-class Point(NamedTuple):
-    """One vertex in pixels."""
-
-    x: float
-    y: float
-
-
-Quad = tuple[Point, Point, Point, Point]  # four corners from the top left, clockwise in the text's own frame
-Polygon = tuple[Point, ...]  # one ring, clockwise, not closed by repeating the first vertex
+__all__ = ["Answer", "Box", "Point", "Polygon", "Quad", "Region"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +23,21 @@ class Region:
     quad: Quad | None = None
     polygons: tuple[Polygon, ...] = ()  # one instance; several rings when it is cut in parts
     score: float | None = None  # probability in 0..1; None when the decoder gave none
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Every vertex of the region; two corners for a box."""
+        if self.box is not None:
+            return Point(*self.box[:2]), Point(*self.box[2:])
+        return (self.quad or ()) + tuple(point for ring in self.polygons for point in ring)
+
+    @property
+    def bounds(self) -> Box | None:
+        """The smallest upright box around the region; None when no geometry is set."""
+        if not self.points:
+            return None
+        xs, ys = zip(*self.points, strict=True)
+        return Box(min(xs), min(ys), max(xs), max(ys))
 
 
 @dataclass(frozen=True)
@@ -54,3 +53,42 @@ class Answer:
     invalid: int = 0  # pieces of the raw text that could not be read, or boxes whose corners were swapped
     input: str | None = None  # what was asked with the task: the text, or the region as location tokens
     image: Any = field(default=None, repr=False, compare=False)  # PIL image the answer is about, for drawing
+
+    def to_published(self, *, integers: bool = False) -> dict[str, Any]:
+        """Give the answer in the published shape: one entry, from the task token to a string or to lists.
+
+        integers  cut coordinates down to whole pixels, as the processor in the transformers library does.
+        source    Published processor, `post_process_generation`; coordinates on bin centres are in 32 bits.
+        """
+
+        def flat(points: Iterable[Point]) -> list[float] | list[int]:
+            values = [as_published(v, size) for p in points for v, size in zip(p, self.image_wh, strict=True)]
+            return [int(value) for value in values] if integers else values
+
+        def flat_rings(region: Region) -> list[list[float] | list[int]]:
+            return [flat(ring) for ring in region.polygons]
+
+        form = self.task.form
+        if form == "text":
+            return {self.task.token: self.text}
+        labels = [region.label for region in self.regions]
+        value: dict[str, Any]
+        if form == "quads":
+            value = {"quad_boxes": [flat(region.points) for region in self.regions], "labels": labels}
+        elif form == "polygons":
+            value = {"polygons": [flat_rings(region) for region in self.regions], "labels": labels}
+        elif form == "boxes_or_polygons":
+            cut = [region for region in self.regions if region.polygons]
+            boxed = [region for region in self.regions if not region.polygons]
+            value = {
+                "bboxes": [flat(region.points) for region in boxed],
+                "bboxes_labels": [region.label for region in boxed],
+                "polygons": [flat_rings(region) for region in cut],
+                "polygons_labels": [region.label for region in cut],
+            }
+        else:
+            value = {"bboxes": [flat(region.points) for region in self.regions], "labels": labels}
+            scores = [region.score for region in self.regions if region.score is not None]
+            if form != "phrases" and scores and len(scores) == len(labels):
+                value["scores"] = scores
+        return {self.task.token: value}

@@ -26,9 +26,7 @@ class Task:
 
 TASKS: tuple[Task, ...] = (
     Task("caption", "<CAPTION>", "What does the image describe?", "none", "text"),
-    Task(
-        "detailed_caption", "<DETAILED_CAPTION>", "Describe in detail what is shown in the image.", "none", "text"
-    ),
+    Task("detailed_caption", "<DETAILED_CAPTION>", "Describe in detail what is shown in the image.", "none", "text"),
     Task(
         "more_detailed_caption",
         "<MORE_DETAILED_CAPTION>",
