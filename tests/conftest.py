@@ -1,0 +1,19 @@
+"""Every test: shapes in signatures are checked, seeds are fixed, two threads."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: tests never reach for the network
+
+from jaxtyping import install_import_hook
+
+install_import_hook("openflorence.model", "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
