@@ -1,0 +1,311 @@
+"""Scene -> what every task should answer, and questions with their answers.
+
+Order, stated once: regions go left to right by the visible box (x0, then y0), which is the order of Scene.things;
+`find` and `ground` go phrase by phrase and left to right within one; printed words go in reading order.
+"Objects" are the drawn kinds; signs are counted apart.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from openflorence.contract.answers import join_labels
+from openflorence.contract.prompts import AND, input_of
+from openflorence.contract.regions import Answer, Box, Point, Polygon, Region
+from openflorence.contract.tasks import FREE_TEXT, TASKS, Task, find_task
+from openflorence.data.questions import absent_phrase, pose_question
+from openflorence.data.sentences import (
+    LEVELS,
+    caption,
+    detailed_caption,
+    groups,
+    more_detailed_caption,
+    name,
+    opening,
+    reading_order,
+    referring_phrases,
+)
+from openflorence.data.shapes import KINDS
+from openflorence.data.words import COLOURS, SIGN, SIGN_WORDS, SIZES, counted, listed, plural
+from openflorence.data.world import Scene, Thing, WorldConfig, below, chance, draw_scene, pick, shuffled
+
+_MAX_VERTICES = 16  # of one ring
+_TRACE_SCALE = 4  # masks are traced this much enlarged: a traced outline runs half a pixel inside its mask
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to ask about a scene, and the right answer."""
+
+    task: Task
+    text: str | None  # what is asked with the task: a caption, a phrase, a question
+    region: Box | None  # or the region that is asked about
+    answer: Answer
+
+
+def ask(scene: Scene, task: str | Task, rng: np.random.Generator) -> Example | None:
+    """Pose one task on a scene; None if the scene cannot pose it, as `read_region` without a sign.
+
+    rng       chooses what is asked; a task without input has one answer only.
+    """
+    task = find_task(task)
+    posed = _POSERS[task.name](scene, rng)
+    if posed is None:
+        return None
+    if task.form != "text":
+        posed.answer_text = join_labels(posed.regions, task)
+    words = input_of(task, posed.text, posed.region, scene.image_wh)
+    answer = Answer(task, scene.image_wh, posed.answer_text, tuple(posed.regions), input=words)
+    return Example(task, posed.text, posed.region, answer)
+
+
+def examples(
+    scene: Scene, rng: np.random.Generator, tasks: Iterable[str | Task] = (*TASKS, FREE_TEXT)
+) -> list[Example]:
+    """Pose each task that the scene can pose, once, in the order given."""
+    posed = (ask(scene, task, rng) for task in tasks)
+    return [example for example in posed if example is not None]
+
+
+@dataclass
+class _Posed:
+    """A task's input and answer, before the task table has its say."""
+
+    answer_text: str = ""
+    regions: Iterable[Region] = ()
+    text: str | None = None
+    region: Box | None = None
+
+
+# ---- tasks
+
+
+def _boxes(things: Iterable[Thing], label: Callable[[Thing], str]) -> list[Region]:
+    return [Region(label(thing), box=thing.box) for thing in things]
+
+
+def _pose_detect(scene: Scene, _: np.random.Generator) -> _Posed:
+    return _Posed(regions=_boxes(scene.things, lambda thing: thing.kind))
+
+
+def _pose_dense_caption(scene: Scene, _: np.random.Generator) -> _Posed:
+    return _Posed(regions=_boxes(scene.things, name))
+
+
+def _pose_propose(scene: Scene, _: np.random.Generator) -> _Posed:
+    return _Posed(regions=_boxes(scene.things, lambda _thing: ""))
+
+
+def _pose_read(scene: Scene, _: np.random.Generator) -> _Posed:
+    return _Posed("\n".join(sign.word for sign in reading_order(scene)))
+
+
+def _pose_read_regions(scene: Scene, _: np.random.Generator) -> _Posed:
+    return _Posed(regions=[Region(sign.word, quad=sign.quad) for sign in reading_order(scene)])
+
+
+def _pose_ground(scene: Scene, rng: np.random.Generator) -> _Posed:
+    """Ask for the phrases of the caption, of the detailed caption's first sentence, or of a mixed choice."""
+    style = below(rng, 3)
+    if style == 0:
+        named, text = groups(scene.things, "colour"), caption(scene)
+    elif style == 1:
+        named, text = groups(scene.things, "full"), opening(scene)
+    else:
+        named = shuffled(rng, groups(scene.things, pick(rng, LEVELS)))
+        named = named[: 1 + below(rng, min(len(named), 4))]
+        text = listed([phrase for phrase, _ in named])
+    return _Posed(text=text, regions=[Region(phrase, box=thing.box) for phrase, alike in named for thing in alike])
+
+
+def _pose_segment(scene: Scene, rng: np.random.Generator) -> _Posed | None:
+    for thing in shuffled(rng, scene.things):
+        phrases = referring_phrases(scene, thing)
+        if phrases:
+            return _Posed(text=pick(rng, phrases), regions=[Region(polygons=polygons(scene, thing))])
+    return None
+
+
+def _pose_segment_region(scene: Scene, rng: np.random.Generator) -> _Posed:
+    thing = pick(rng, scene.things)
+    return _Posed(region=thing.box, regions=[Region(polygons=polygons(scene, thing))])
+
+
+def _pose_find(scene: Scene, rng: np.random.Generator) -> _Posed:
+    """Ask for one phrase or two, now and then for what is not there."""
+    phrases: list[str] = []
+    for _ in range(1 + below(rng, 2)):
+        level = pick(rng, ("kind", "colour"))
+        absent = chance(rng, scene.config.absent_share)
+        phrase = absent_phrase(scene, rng) if absent else name(pick(rng, scene.things), level)
+        if phrase not in phrases:
+            phrases.append(phrase)
+    regions = [
+        Region(phrase, box=thing.box)
+        for phrase in phrases
+        for thing in scene.things
+        if phrase in (name(thing, "kind"), name(thing, "colour"))
+    ]
+    return _Posed(text=AND.join(phrases), regions=regions)
+
+
+def _pose_classify_region(scene: Scene, rng: np.random.Generator) -> _Posed:
+    thing = pick(rng, scene.things)
+    return _Posed(thing.kind, region=thing.box)
+
+
+def _pose_describe_region(scene: Scene, rng: np.random.Generator) -> _Posed:
+    thing = pick(rng, scene.things)
+    return _Posed(name(thing), region=thing.box)
+
+
+def _pose_read_region(scene: Scene, rng: np.random.Generator) -> _Posed | None:
+    if not scene.signs:
+        return None
+    sign = pick(rng, scene.signs)
+    return _Posed(sign.word, region=sign.box)
+
+
+def _pose_answer(scene: Scene, rng: np.random.Generator) -> _Posed:
+    question, answer = pose_question(scene, rng)
+    return _Posed(answer, text=question)
+
+
+_POSERS: dict[str, Callable[[Scene, np.random.Generator], _Posed | None]] = {
+    "caption": lambda scene, _: _Posed(caption(scene)),
+    "detailed_caption": lambda scene, _: _Posed(detailed_caption(scene)),
+    "more_detailed_caption": lambda scene, _: _Posed(more_detailed_caption(scene)),
+    "detect": _pose_detect,
+    "dense_caption": _pose_dense_caption,
+    "propose": _pose_propose,
+    "read": _pose_read,
+    "read_regions": _pose_read_regions,
+    "ground": _pose_ground,
+    "segment": _pose_segment,
+    "segment_region": _pose_segment_region,
+    "find": _pose_find,
+    "classify_region": _pose_classify_region,
+    "describe_region": _pose_describe_region,
+    "read_region": _pose_read_region,
+    "answer": _pose_answer,
+}
+
+
+# ---- outlines
+
+
+def polygons(scene: Scene, thing: Thing) -> tuple[Polygon, ...]:
+    """Trace the visible pixels of a thing.
+
+    returns   one ring per part, the largest first: clockwise, from its topmost and then leftmost vertex, at most
+              _MAX_VERTICES each, in pixels. A part with a hole is cut through the hole into two.
+    """
+    x0, y0, x1, y1 = (int(edge) for edge in thing.box)
+    mask = scene.mask(thing)[y0:y1, x0:x1].astype(np.uint8)
+    traced = [ring for piece in _without_holes(mask) for ring in _trace(piece)]
+    traced.sort(key=cv2.contourArea, reverse=True)
+    least = mask.sum() * _TRACE_SCALE**2 * 0.02  # crumbs, such as a whisker cut off, say nothing
+    return tuple(_ring(line, x0, y0) for i, line in enumerate(traced) if i == 0 or cv2.contourArea(line) >= least)
+
+
+def _without_holes(mask: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Cut a mask at the middle column of its largest hole, if that hole is worth it."""
+    lines, family = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    holes = [line for line, kin in zip(lines, family[0], strict=True) if kin[3] >= 0]
+    largest = max(holes, key=cv2.contourArea, default=None)
+    if largest is None or cv2.contourArea(largest) < 0.04 * mask.sum():
+        return [mask]
+    cut = int(largest[:, 0, 0].min() + largest[:, 0, 0].max() + 1) // 2
+    left, right = mask.copy(), mask.copy()
+    left[:, cut:] = 0
+    right[:, :cut] = 0
+    return [left, right]
+
+
+def _trace(mask: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
+    """Find the outer lines of a mask, on a raster _TRACE_SCALE times finer."""
+    fine = np.pad(mask, 1).repeat(_TRACE_SCALE, axis=0).repeat(_TRACE_SCALE, axis=1)
+    lines, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [_simplified(np.asarray(line, np.int32)) for line in lines]
+
+
+def _simplified(line: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Leave out vertices until few enough are left, as little as that takes."""
+    tolerance = 0.5 * _TRACE_SCALE
+    short = cv2.approxPolyDP(line, tolerance, True)
+    while len(short) > _MAX_VERTICES:
+        tolerance *= 1.25
+        short = cv2.approxPolyDP(line, tolerance, True)
+    if len(short) < 3:  # a sliver: keep all of it
+        short = line
+    return np.asarray(short, np.int32)
+
+
+def _ring(line: NDArray[np.int32], x0: int, y0: int) -> Polygon:
+    """Traced vertices -> pixels of the image, clockwise as seen, from the top left."""
+    points = [
+        Point((x + 0.5) / _TRACE_SCALE - 1 + x0, (y + 0.5) / _TRACE_SCALE - 1 + y0) for x, y in line[:, 0].tolist()
+    ]
+    area = sum(a.x * b.y - b.x * a.y for a, b in zip(points, points[1:] + points[:1], strict=True))
+    if area < 0:  # y points down, so a positive area runs clockwise
+        points.reverse()
+    first = min(range(len(points)), key=lambda i: (points[i].y, points[i].x))
+    return tuple(points[first:] + points[:first])
+
+
+# ---- truth for the tower alone
+
+LABELS: tuple[str, ...] = (*KINDS, SIGN)  # kinds by index, signs last
+COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)  # colours by index
+
+
+@dataclass(frozen=True, eq=False)
+class DenseTruth:
+    """What stands where, as arrays; one row per thing, left to right."""
+
+    kinds: NDArray[np.int64]  # (things,) index into LABELS
+    colours: NDArray[np.int64]  # (things,) index into COLOUR_NAMES
+    boxes_px: NDArray[np.float32]  # (things, 4) visible box x0, y0, x1, y1
+    shares: NDArray[np.float32]  # (h, w, 1 + things) share of each cell's pixels: background, then the things
+
+
+def dense_truth(scene: Scene, grid_hw: tuple[int, int]) -> DenseTruth:
+    """Give kind, colour and box of each thing, and what each cell of a grid shows.
+
+    grid_hw   rows and columns of the grid; at most the pixels of the image.
+    """
+    (rows, columns), (width, height) = grid_hw, scene.image_wh
+    layers = len(scene.things) + 1
+    cell = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
+    counts = np.bincount((cell * layers + scene.owner).ravel(), minlength=rows * columns * layers)
+    counts = counts.reshape(rows, columns, layers)
+    return DenseTruth(
+        kinds=np.array([LABELS.index(thing.kind) for thing in scene.things], np.int64),
+        colours=np.array([COLOUR_NAMES.index(thing.colour) for thing in scene.things], np.int64),
+        boxes_px=np.array([thing.box for thing in scene.things], np.float32).reshape(-1, 4),
+        shares=(counts / counts.sum(axis=2, keepdims=True)).astype(np.float32),
+    )
+
+
+# ---- the vocabulary
+
+
+def vocabulary_texts(scenes: int = 300, seed: int = 0) -> Iterator[str]:
+    """Yield every word the world can say, then what it says and is asked about some scenes; for a tokenizer.
+
+    scenes    how many scenes to pose all tasks on; drawn from `seed` on.
+    """
+    yield from (*SIZES, *COLOURS, *LABELS, *map(plural, LABELS), *SIGN_WORDS)
+    for phrase in (f"{size} {colour} {kind}" for kind in LABELS for colour in COLOURS for size in SIZES):
+        yield phrase
+        yield counted(phrase, 1)
+    for number in range(seed, seed + scenes):
+        scene = draw_scene(number, WorldConfig(side_px=64))
+        for example in examples(scene, np.random.Generator(np.random.PCG64(number))):
+            if example.text is not None:
+                yield example.text
+            if example.answer.text:
+                yield example.answer.text
