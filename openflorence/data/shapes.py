@@ -72,8 +72,6 @@ def shape_of(fills: Sequence[Fill], turn_deg: int, mirrors: bool) -> Shape:
 def _arc(
     cx: float, cy: float, rx: float, ry: float, start_deg: float, stop_deg: float, steps: int = 12
 ) -> list[tuple[float, float]]:
-    cx: float, cy: float, rx: float, ry: float, start_deg: float, stop_deg: float, steps: int = 12
-) -> list[tuple[float, float]]:
     """Points along an ellipse; 0 degrees is right, 90 is down."""
     angles = [math.radians(start_deg + (stop_deg - start_deg) * k / steps) for k in range(steps + 1)]
     return [(round(cx + rx * math.cos(a), 3), round(cy + ry * math.sin(a), 3)) for a in angles]
