@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from openflorence.contract.drawing import draw, to_detections
 from openflorence.contract.locations import as_published
 from openflorence.contract.shapes import Box, Point, Polygon, Quad
 from openflorence.contract.tasks import Task
@@ -92,3 +93,53 @@ class Answer:
             if form != "phrases" and scores and len(scores) == len(labels):
                 value["scores"] = scores
         return {self.task.token: value}
+
+    def to_detections(self) -> Any:
+        """Give the regions as `supervision.Detections`, boxes in pixels of the upright original.
+
+        A class is numbered by the first appearance of its label; the labels are in `data["class_name"]`, the corners
+        of quads in `data["quad"]`. Confidence is there if every region has a score, masks if any has polygons; then
+        a region without polygons is masked by its box. A text answer gives empty detections.
+        """
+        return to_detections(self.regions, self.image_wh)
+
+    def draw(self) -> Any:
+        """Give a PIL picture of the image with the answer on it, a text answer on a strip below.
+
+        Pictures under 480 px are enlarged by a whole number first, so that the labels can be read.
+
+        raises    BadImage if no image, or one of another size, is attached to the answer.
+        """
+        return draw(self)
+
+    def as_row(self) -> dict[str, Any]:
+        """Give the answer as plain values for one line of JSON; the caller adds the image's name and the time.
+
+        Coordinates are rounded to a thousandth of a pixel, scores to four digits.
+        """
+        return {
+            "width": self.image_wh[0],
+            "height": self.image_wh[1],
+            "task": self.task.name,
+            "input": self.input,
+            "text": self.text,
+            "truncated": self.truncated,
+            "regions": [_region_row(region) for region in self.regions],
+        }
+
+
+def _region_row(region: Region) -> dict[str, Any]:
+    def ring(points: Iterable[Point]) -> list[list[float]]:
+        return [_rounded(point) for point in points]
+
+    return {
+        "label": region.label,
+        "score": None if region.score is None else round(region.score, 4),
+        "box": None if region.box is None else _rounded(region.box),
+        "quad": None if region.quad is None else ring(region.quad),
+        "polygons": [ring(polygon) for polygon in region.polygons] or None,
+    }
+
+
+def _rounded(values_px: Iterable[float]) -> list[float]:
+    return [round(float(value), 3) for value in values_px]
