@@ -13,9 +13,11 @@ label, so a region without one can follow a region with one. No published checkp
 Source: the processor shipped with microsoft/Florence-2-*, and its models' recorded answers.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 from openflorence.contract.locations import (
@@ -81,6 +83,7 @@ def read_answer(
     truncated: bool = False,
     image: Any = None,
     published: bool = False,
+    location_logprobs: Sequence[float] | None = None,
 ) -> Answer:
     """Read what the network said; never raises on what a network can say, and never gives an impossible box.
 
@@ -88,6 +91,8 @@ def read_answer(
     image_wh           width and height in pixels of the upright original.
     input              what was asked with the task, to be kept in the answer; so are `truncated` and `image`.
     published          read exactly as the published parser does, losses included; nothing is counted as invalid.
+    location_logprobs  log-probability of each location token in turn; a region's score is exp of the mean of its own.
+                       No region gets a score if the text does not hold exactly as many location tokens.
     """
     task = find_task(task)
     answer = Answer(task, image_wh, raw=_CONTROL.sub("", raw), truncated=truncated, input=input, image=image)
@@ -104,6 +109,11 @@ def read_answer(
         reader.take(piece, is_text=place % 2 == 0)
     reader.finish()
     regions = tuple(reader.regions)
+    if location_logprobs is not None and len(location_logprobs) == reader.seen:
+        regions = tuple(
+            replace(region, score=math.exp(fmean(location_logprobs[place] for place in places)))
+            for region, places in zip(regions, reader.places, strict=True)
+        )
     return replace(answer, regions=regions, text=join_labels(regions, task), invalid=reader.invalid)
 
 
@@ -177,6 +187,9 @@ class _Reader:
     waiting: bool = False  # the label has named nothing yet
     inside: bool = False  # between <poly> and </poly>
     rings: list[Polygon] = field(default_factory=list)
+    ring_places: list[int] = field(default_factory=list)
+    seen: int = 0  # location tokens so far
+    places: list[list[int]] = field(default_factory=list)  # which location tokens made each region
 
     def take(self, piece: str, *, is_text: bool) -> None:
         """Read one piece: what stands between two marks, or a mark."""
@@ -229,34 +242,35 @@ class _Reader:
     def _end_instance(self) -> None:
         if self.rings:
             self.regions.append(Region(self.label, polygons=tuple(self.rings)))
+            self.places.append(self.ring_places)
         elif self.inside:
             self.invalid += 1
         self.waiting = self.waiting and not self.inside
-        self.rings = []
+        self.rings, self.ring_places = [], []
 
     def _locate(self, bins: list[int]) -> None:
         """Read one run of locations: a ring inside a polygon, otherwise as many boxes or quads as it holds."""
         self.waiting = False
-        if self._in_polygon:
-            whole = len(bins) // 2 * 2
-            self.invalid += whole < len(bins)
-            if whole >= 2 * _SMALLEST_RING:
-                self.rings.append(bins_to_points(bins[:whole], self.image_wh))
-            else:
-                self.invalid += whole == len(bins)
-            return
-        size = _QUAD_BINS if self.form == "quads" else _BOX_BINS
+        places = list(range(self.seen, self.seen + len(bins)))
+        self.seen += len(bins)
+        size = 2 if self._in_polygon else _QUAD_BINS if self.form == "quads" else _BOX_BINS
         whole = len(bins) // size * size
         self.invalid += whole < len(bins)
-        for start in range(0, whole, size):
-            self._place(bins[start : start + size])
+        if not self._in_polygon:
+            for start in range(0, whole, size):
+                self.regions.append(self._place(bins[start : start + size]))
+                self.places.append(places[start : start + size])
+        elif whole >= 2 * _SMALLEST_RING:
+            self.rings.append(bins_to_points(bins[:whole], self.image_wh))
+            self.ring_places += places[:whole]
+        else:
+            self.invalid += whole == len(bins)
 
-    def _place(self, bins: list[int]) -> None:
+    def _place(self, bins: list[int]) -> Region:
         if self.form == "quads":
             a, b, c, d = bins_to_points(bins, self.image_wh)
-            self.regions.append(Region(self.label, quad=(a, b, c, d)))
-            return
+            return Region(self.label, quad=(a, b, c, d))
         x0, y0, x1, y1 = bins
         self.invalid += x1 < x0 or y1 < y0
         ordered = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
-        self.regions.append(Region(self.label, box=bins_to_box(ordered, self.image_wh)))
+        return Region(self.label, box=bins_to_box(ordered, self.image_wh))
