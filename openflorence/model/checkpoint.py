@@ -11,20 +11,18 @@ missing, extra or misshapen weight.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from openflorence.errors import BadCheckpoint
-from openflorence.model.config import FlorenceConfig, Layout, read_config
-from openflorence.model.files import DTYPES, find_weights, read_json, read_tensors
+from openflorence.model.config import FlorenceConfig, Layout, native_rows, with_vocab
+from openflorence.model.files import find_weights, read_tensors, replace_files, write_tensors
 from openflorence.model.florence import Network, cosine_table
 from openflorence.model.layouts import EMBED, FRAMES, LOGITS_BIAS, MARKS, PROJECT, TIED, Key, key_table
+from openflorence.model.settings import read_settings, write_settings
 from openflorence.model.tokenizer import Text
 
-MEAN = [0.485, 0.456, 0.406]  # the one normalisation images.py offers: ImageNet's
-STD = [0.229, 0.224, 0.225]
 SHOWN = 10  # keys named in an error before it says how many more
 
 
@@ -61,7 +59,7 @@ class Stored:
     @property
     def dtype(self) -> str:
         """Number type of the embedding, which stands for the file."""
-        return str(self.weights[EMBED].dtype).removeprefix("torch.")
+        return dtype_name(self.weights[EMBED])
 
 
 def load_checkpoint(
@@ -89,6 +87,89 @@ def load_checkpoint(
         folder=stored.folder,
         stored=stored.dtype,
     )
+
+
+def save_checkpoint(
+    network: Network,
+    text: Text,
+    folder: str | Path,
+    layout: Layout = "openflorence",
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int | None = None,
+) -> None:
+    """Write a folder with all that is needed to load it again, here and, in its layout, in transformers.
+
+    dtype            number type to store; the network's own unless given.
+    max_shard_bytes  more weights than this are split over numbered files.
+    raises           BadCheckpoint naming a weight that is not finite, or becomes so in `dtype`.
+    promise          an interrupted save leaves what was there: files are written beside it and renamed.
+    """
+    weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    write_folder(weights, network.config, text, Path(folder), layout, dtype, max_shard_bytes)
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    layout: Layout,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int | None = None,
+) -> None:
+    """Write the checkpoint of one folder into another folder and layout.
+
+    dtype     number type to store; as in the source unless given.
+    raises    BadCheckpoint or BadConfig when the source cannot be read exactly.
+    promise   every weight of the network is the same, bit for bit, and stays so on the way back. What is not: rows
+              that belong to no vocabulary entry. Leaving the transformers layout drops them, entering it adds them.
+    """
+    if Path(source).resolve() == Path(target).resolve():
+        raise BadCheckpoint(f"{source} cannot be converted into itself: give another folder")
+    stored = read_folder(Path(source))
+    weights, config = dict(stored.weights), stored.config
+    if stored.layout == "transformers" and layout != "transformers":
+        weights[EMBED] = weights[EMBED][: stored.text.size]
+        config = with_vocab(config, stored.text.size)
+    write_folder(weights, config, stored.text, Path(target), layout, dtype, max_shard_bytes)
+
+
+def write_folder(
+    weights: Mapping[str, Tensor],
+    config: FlorenceConfig,
+    text: Text,
+    folder: Path,
+    layout: Layout,
+    dtype: torch.dtype | None,
+    max_shard_bytes: int | None,
+) -> None:
+    """Write weights under our names, and all that goes with them, into a folder of any layout."""
+    cast = {name: cast_exactly(name, tensor, dtype) for name, tensor in weights.items()}
+    renamed = rename_from_ours(cast, layout, config, text.size)
+    config = with_vocab(config, len(renamed[TIED[layout][0]]))
+
+    def write(fresh: Path) -> None:
+        write_settings(config, text, fresh, layout, dtype_name(cast[EMBED]))
+        write_tensors(renamed, fresh, max_shard_bytes)
+
+    replace_files(folder, write)
+
+
+def cast_exactly(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Cast a weight for storage; None keeps its number type.
+
+    raises    BadCheckpoint when numbers are, or would become, infinite or not numbers.
+    """
+    cast = tensor if dtype is None else tensor.to(dtype)
+    if not cast.isfinite().all():
+        largest = tensor.abs().max().item()
+        raise BadCheckpoint(
+            f"{name} is not finite as {dtype_name(cast)} (largest entry {largest:g}): nothing was written"
+        )
+    return cast
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """Number type as config.json spells it."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def empty_network(config: FlorenceConfig) -> Network:
@@ -119,40 +200,6 @@ def read_folder(folder: Path) -> Stored:
         )
     weights = rename_to_ours(tensors, layout, config)
     return Stored(folder=folder, layout=layout, config=config, text=text, weights=weights)
-
-
-def read_settings(folder: Path) -> tuple[FlorenceConfig, dict[str, Any]]:
-    """Read the configuration of a folder and, beside it, config.json as it stands.
-
-    A decoding default that config.json lacks is taken from generation_config.json; where both have it, config.json's
-    `text_config` governs, as in the published code.
-    """
-    published = read_json(folder / "config.json")
-    if (folder / "generation_config.json").is_file() and isinstance(published.get("text_config"), dict):
-        generation = read_json(folder / "generation_config.json")
-        published["text_config"] = generation | published["text_config"]
-    return read_config(published, read_side_px(folder)), published
-
-
-def read_side_px(folder: Path) -> int:
-    """Read the input side from preprocessor_config.json, or from processor_config.json as newer files have it.
-
-    returns   768, as published, when a folder has neither.
-    raises    BadCheckpoint when the images would be prepared in a way that this project does not offer.
-    """
-    settings: dict[str, Any] = {}
-    if (folder / "preprocessor_config.json").is_file():
-        settings = read_json(folder / "preprocessor_config.json")
-    elif (folder / "processor_config.json").is_file():
-        settings = read_json(folder / "processor_config.json").get("image_processor", {})
-    for name, wanted in (("image_mean", MEAN), ("image_std", STD)):
-        if settings.get(name, wanted) != wanted:
-            raise BadCheckpoint(f"{folder}: {name} is {settings[name]}, but images are normalised with {wanted} only")
-    size = settings.get("size", FlorenceConfig.side_px)
-    sides = {size.get("height"), size.get("width")} if isinstance(size, dict) else {size}
-    if len(sides) != 1 or not isinstance(side := sides.pop(), int):
-        raise BadCheckpoint(f"{folder}: input size is {size}, expected equal height and width in pixels")
-    return side
 
 
 def layout_of(keys: Iterable[str]) -> Layout:
@@ -186,24 +233,62 @@ def rename_to_ours(tensors: Mapping[str, Tensor], layout: Layout, config: Floren
     for key in table:
         name = key.name(layout)
         tensor = embed if key.openflorence == EMBED else rest.pop(name, None)
+        wanted = shape_in(layout, key, network[key.openflorence])
         if tensor is None:
             if key.openflorence != FRAMES:  # recomputable
-                problems.append(f"missing {name}")
-            continue
-        wanted = tuple(network[key.openflorence].shape)
-        transposed = is_transposed(key, layout)
-        if tuple(tensor.shape) != (wanted[::-1] if transposed else wanted):
-            expected = wanted[::-1] if transposed else wanted
-            problems.append(f"misshapen {name}: {tuple(tensor.shape)}, expected {expected}")
-            continue
-        ours[key.openflorence] = tensor.T if transposed else tensor
-    problems += [f"extra {name}" for name in rest]
+                problems.append(f"missing {name} {wanted}")
+        elif tuple(tensor.shape) != wanted:
+            problems.append(f"misshapen {name} {tuple(tensor.shape)}, expected {wanted}")
+        else:
+            ours[key.openflorence] = tensor.T if is_transposed(key, layout) else tensor
+    problems += [f"extra {name} {tuple(tensor.shape)}" for name, tensor in rest.items()]
     if problems:
-        shown = "; ".join(problems[:SHOWN])
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        shown = "; ".join(problems[:SHOWN])
         raise BadCheckpoint(f"weights of layout {layout!r} do not fit config.json: {shown}{more}")
     check_frames(ours, config)
     return ours
+
+
+def rename_from_ours(
+    weights: Mapping[str, Tensor], layout: Layout, config: FlorenceConfig, entries: int
+) -> dict[str, Tensor]:
+    """Give every tensor the name and orientation of a layout; the inverse of rename_to_ours.
+
+    entries   of the tokenizer: says which embedding rows are filler.
+    returns   the embedding once, under its preferred name: safetensors cannot hold one tensor under four.
+    """
+    theirs: dict[str, Tensor] = {}
+    for key in key_table(config, weights):
+        tensor = weights[key.openflorence]
+        if key.openflorence == EMBED:
+            tensor = fit_rows(tensor, layout, entries)
+            if layout == "microsoft":
+                theirs[LOGITS_BIAS] = tensor.new_zeros(1, len(tensor))
+        theirs[key.name(layout)] = tensor.T if is_transposed(key, layout) else tensor
+    return theirs
+
+
+def fit_rows(embed: Tensor, layout: Layout, entries: int) -> Tensor:
+    """Give the embedding the rows that a layout wants; rows of real entries are never touched.
+
+    microsoft     exactly the entries: filler rows cannot be kept.
+    transformers  at least one more, and a multiple of 64: rows that are new hold the mean of the real ones.
+    openflorence  as they are.
+    """
+    if layout == "microsoft":
+        return embed[:entries]
+    if layout == "openflorence":
+        return embed
+    rows = native_rows(max(entries, len(embed) - 1))
+    filler = embed[:entries].float().mean(dim=0).to(embed.dtype)
+    return torch.cat([embed, filler.expand(rows - len(embed), -1)])
+
+
+def shape_in(layout: Layout, key: Key, ours: Tensor) -> tuple[int, ...]:
+    """The shape a layout stores a weight with."""
+    shape = tuple(ours.shape)
+    return shape[::-1] if is_transposed(key, layout) else shape
 
 
 def is_transposed(key: Key, layout: Layout) -> bool:
@@ -248,10 +333,3 @@ def check_frames(weights: Mapping[str, Tensor], config: FlorenceConfig) -> None:
     # bfloat16 keeps 8 bits: values up to 1 are within 2**-9 of the truth, and angles are computed in float32.
     if (stored.float() - table).abs().max() > 4e-3:
         raise BadCheckpoint(f"{FRAMES}: the stored frame table is not the published cosine table: another network")
-
-
-def dtype_named(name: str) -> torch.dtype:
-    """The number type of a name such as "float16"."""
-    if name not in DTYPES:
-        raise BadCheckpoint(f"number type {name!r}: allowed are {', '.join(DTYPES)}")
-    return DTYPES[name]

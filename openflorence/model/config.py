@@ -35,6 +35,9 @@ class VisionConfig:
         for name in ("depths", "heads", "groups", "kernels", "strides", "paddings", "prenorms"):
             if len(getattr(self, name)) != stages:
                 raise BadConfig(f"{stages} widths but {len(getattr(self, name))} {name}: give one per stage")
+        for name in ("widths", "depths", "heads", "groups", "kernels", "strides"):
+            if min(getattr(self, name)) < 1:
+                raise BadConfig(f"{name} {getattr(self, name)}: every stage needs at least 1")
         for width, heads, groups in zip(self.widths, self.heads, self.groups, strict=True):
             if width % heads or width % groups:
                 raise BadConfig(f"width {width} is not divisible by {heads} heads and {groups} groups")
@@ -77,7 +80,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         for heads in (self.encoder_heads, self.decoder_heads):
-            if self.width % heads:
+            if heads < 1 or self.width % heads:
                 raise BadConfig(f"width {self.width} is not divisible by {heads} attention heads")
 
 
@@ -187,7 +190,7 @@ _TEXT_KEYS = {
     "early_stopping": "early_stopping",
 }
 # Settings of the published code that this network does not offer; any other value would be another network.
-_FIXED = {
+_FIXED: dict[str, dict[str, Any]] = {
     "vision_config": {"mlp_ratio": 4.0, "qkv_bias": True, "in_channels": 3},
     "text_config": {
         "activation_function": "gelu",
@@ -200,16 +203,32 @@ _FIXED = {
 }
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _read_part(part: dict[str, Any], keys: dict[str, str], kind: str) -> dict[str, Any]:
+def _read_part(part: dict[str, Any], keys: dict[str, str], kind: str, defaults: object) -> dict[str, Any]:
     """Pick our fields out of one published section; refuse a setting this network cannot have."""
     for key, wanted in _FIXED[kind].items():
         if part.get(key, wanted) != wanted:
             raise BadConfig(f"config.json {kind}.{key} is {part[key]!r}; this network only has {wanted!r}")
-    return {ours: _tuples(part[theirs]) for ours, theirs in keys.items() if theirs in part}
+    read = {}
+    for ours, theirs in keys.items():
+        value = part.get(theirs)
+        optional = ours in ("forced_bos", "forced_eos")
+        if value is not None:
+            read[ours] = _checked(value, getattr(defaults, ours), f"{kind}.{theirs}")
+        elif optional and theirs in part:  # null turns the rule off; elsewhere it means the default
+            read[ours] = None
+    return read
+
+
+def _checked(value: Any, default: Any, name: str) -> Any:
+    """Give the value of a setting, lists as tuples, if it is of the same kind as the default."""
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or not value:
+            raise BadConfig(f"config.json {name} is {value!r}; expected a list with one entry per stage")
+        return tuple(_checked(item, default[0], name) for item in value)
+    wanted = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool) or value < 0:
+        raise BadConfig(f"config.json {name} is {value!r}; expected something like {default!r}")
+    return value
 
 
 def read_config(published: dict[str, Any], side_px: int = 768) -> FlorenceConfig:
@@ -227,28 +246,30 @@ def read_config(published: dict[str, Any], side_px: int = 768) -> FlorenceConfig
     if "embed_dim" in vision:
         vision["dim_embed"] = vision["embed_dim"]
     position, temporal = vision.get("image_pos_embed"), vision.get("visual_temporal_embedding")
-    vision_fields = _read_part(vision, _VISION_KEYS, "vision_config")
+    vision_fields = _read_part(vision, _VISION_KEYS, "vision_config", VisionConfig())
     vision_fields["max_side"] = (position or {}).get(
         "max_pos_embeddings", vision.get("max_position_embeddings", VisionConfig.max_side)
     )
     vision_fields["max_frames"] = (temporal or {}).get(
         "max_temporal_embeddings", vision.get("max_temporal_embeddings", VisionConfig.max_frames)
     )
-    text_fields = _read_part(text, _TEXT_KEYS, "text_config")
+    text_fields = _read_part(text, _TEXT_KEYS, "text_config", TextConfig())
     width = text_fields.get("width", TextConfig.width)
     if vision.get("projection_dim", width) != width:
         raise BadConfig(f"projection_dim {vision['projection_dim']} differs from d_model {width}: they are one width")
     return FlorenceConfig(vision=VisionConfig(**vision_fields), text=TextConfig(**text_fields), side_px=side_px)
 
 
-def write_config(config: FlorenceConfig, layout: Layout, dtype: str = "float32") -> dict[str, Any]:
-    """Write the config.json of a layout; read_config gives `config` back (but for the vocabulary padding).
+def write_config(config: FlorenceConfig, layout: Layout, dtype: str, entries: int) -> dict[str, Any]:
+    """Write the config.json of a layout; read_config gives `config` back.
 
     layout    "microsoft" and "openflorence" share the original form, "transformers" has its own.
     dtype     name of the stored number type: "float32", "float16" or "bfloat16".
+    entries   of the tokenizer. The transformers layout puts its `<image>` placeholder right behind them; embedding
+              rows from there on are filler.
     """
     vision = {theirs: _plain(getattr(config.vision, ours)) for ours, theirs in _VISION_KEYS.items()}
-    text = {theirs: getattr(config.text, ours) for ours, theirs in _TEXT_KEYS.items()}
+    text: dict[str, Any] = {theirs: getattr(config.text, ours) for ours, theirs in _TEXT_KEYS.items()}
     vision["projection_dim"] = config.text.width
     text |= _FIXED["text_config"] | {"is_encoder_decoder": True, "num_hidden_layers": config.text.encoder_layers}
     special = {"bos_token_id": config.text.bos, "eos_token_id": config.text.eos, "pad_token_id": config.text.pad}
@@ -258,9 +279,8 @@ def write_config(config: FlorenceConfig, layout: Layout, dtype: str = "float32")
         vision |= {"model_type": "florence_vision", "initializer_range": 0.02, "activation_function": "gelu"}
         vision |= {"max_position_embeddings": config.vision.max_side, **_FIXED["vision_config"]}
         vision["max_temporal_embeddings"] = config.vision.max_frames
-        extra: dict[str, Any] = {"image_token_id": image_token(config.text.vocab), "tie_word_embeddings": True}
+        extra: dict[str, Any] = {"image_token_id": entries, "tie_word_embeddings": True, "dtype": dtype}
         text |= {"model_type": "bart", "tie_word_embeddings": True}
-        extra["dtype"] = dtype
     else:
         vision |= {
             "model_type": "davit",
@@ -271,7 +291,7 @@ def write_config(config: FlorenceConfig, layout: Layout, dtype: str = "float32")
         }
         text["model_type"] = "florence2_language"
         extra = {"ignore_index": -100, "projection_dim": config.text.width, "vocab_size": config.text.vocab}
-        extra["torch_dtype"] = dtype
+        extra |= {"torch_dtype": dtype, "layout": layout}
     return common | extra | {"is_encoder_decoder": True, "vision_config": vision, "text_config": text}
 
 
@@ -279,13 +299,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def image_token(native_rows: int) -> int:
-    """Id of the `<image>` placeholder of the transformers layout: the first row after the real vocabulary.
-
-    The converter adds one token to the published 51289 and pads to 51328; other sizes keep the same rule, so the
-    placeholder is the first of the last 39 rows when the sizes are the published ones, and the last row otherwise.
-    """
-    return 51289 if native_rows == 51328 else native_rows - 1
+def native_rows(entries: int) -> int:
+    """Embedding rows of the transformers layout: one more entry for `<image>`, then up to a multiple of 64."""
+    return -(-(entries + 1) // NATIVE_ROWS_MULTIPLE) * NATIVE_ROWS_MULTIPLE
 
 
 def with_vocab(config: FlorenceConfig, rows: int) -> FlorenceConfig:

@@ -22,7 +22,6 @@ from openflorence.errors import BadCheckpoint
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 WEIGHT_FILES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")  # in order of preference
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def write_tensors(tensors: Mapping[str, Tensor], folder: Path, max_shard_bytes: 
     if len(shards) == 1:
         save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
         return
-    places = {}
+    places: dict[str, str] = {}
     for index, shard in enumerate(shards, start=1):
         file = f"model-{index:05}-of-{len(shards):05}.safetensors"
         save_file(shard, folder / file, metadata={"format": "pt"})

@@ -4,8 +4,10 @@ The published repositories ship `tokenizer.json` with BART's 50265 entries; the 
 behind them when it is loaded, as the published processor does. A file that has them already is taken as it is.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
@@ -16,6 +18,7 @@ from openflorence.errors import BadCheckpoint
 
 BASE_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3
 MASK = "<mask>"
+IMAGE = "<image>"  # the transformers layout's placeholder, one per image token; this network takes text only
 
 
 def _pair(name: str) -> list[str]:
@@ -53,34 +56,59 @@ class Text:
         tokenizer.no_truncation()
         tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in ADDED_TOKENS])
         self.tokenizer = tokenizer
-        first = tokenizer.token_to_id(ADDED_TOKENS[0])
+        ids = tokenizer.get_vocab()
+        first = ids[ADDED_TOKENS[0]]
         for offset, word in enumerate(ADDED_TOKENS):
-            if tokenizer.token_to_id(word) != first + offset:
+            if ids[word] != first + offset:
                 raise BadCheckpoint(
-                    f"tokenizer: {word} has id {tokenizer.token_to_id(word)}, expected {first + offset}; "
+                    f"tokenizer: {word} has id {ids[word]}, expected {first + offset}; "
                     "the location and marker tokens must stand in the published order"
                 )
         for wanted, word in enumerate(BASE_TOKENS):
-            if tokenizer.token_to_id(word) != wanted:
-                raise BadCheckpoint(f"tokenizer: {word} has id {tokenizer.token_to_id(word)}, expected {wanted}")
-        self.first_location: int = tokenizer.token_to_id(spell(0))
-        self.size: int = first + len(ADDED_TOKENS)  # without <image>, which only the transformers layout has
+            if ids.get(word) != wanted:
+                raise BadCheckpoint(f"tokenizer: {word} has id {ids.get(word)}, expected {wanted}")
+        self.first_location: int = ids[spell(0)]
+        self.size: int = max(ids.values()) + 1  # entries; later embedding rows are filler
 
     @classmethod
     def read(cls, folder: Path) -> "Text":
-        """Read `tokenizer.json` of a checkpoint folder.
+        """Read `tokenizer.json` of a checkpoint folder. `<image>` is left out: it is ordinary text to this network.
 
         raises    BadCheckpoint when the file is missing or is not a tokenizer.
         """
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise BadCheckpoint(f"{folder} has no tokenizer.json: copy the tokenizer files of the same checkpoint there")
+            raise BadCheckpoint(f"{folder} has no tokenizer.json: copy the one of the same checkpoint there")
         try:
-            return cls(Tokenizer.from_file(str(path)))
+            parts = json.loads(path.read_text(encoding="utf-8"))
+            parts["added_tokens"] = [token for token in parts["added_tokens"] if token["content"] != IMAGE]
+            return cls(Tokenizer.from_str(json.dumps(parts)))
         except BadCheckpoint:
             raise
         except Exception as error:  # the library raises bare Exception
             raise BadCheckpoint(f"{path} is not a tokenizer file: {error}") from error
+
+    def write(self, folder: Path, with_image: bool = False) -> dict[str, Any]:
+        """Write `tokenizer.json`, complete with the 1024 added tokens, and give the words that go beside it.
+
+        with_image  add `<image>` as the next entry, as the transformers layout has it.
+        returns     tokenizer_config.json, with which transformers builds the same tokenizer.
+        """
+        tokenizer = self.tokenizer
+        if with_image:
+            tokenizer = Tokenizer.from_str(tokenizer.to_str())
+            tokenizer.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
+        tokenizer.save(str(folder / "tokenizer.json"))
+        added = {str(token["id"]): token for token in json.loads(tokenizer.to_str())["added_tokens"]}
+        for token in added.values():
+            del token["id"]
+        settings: dict[str, Any] = {"tokenizer_class": "BartTokenizer", "add_prefix_space": False}
+        settings |= {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+        settings |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": MASK}
+        settings |= {"clean_up_tokenization_spaces": False, "padding_side": "right", "added_tokens_decoder": added}
+        if with_image:
+            settings["extra_special_tokens"] = {"image_token": IMAGE}
+        return settings
 
     def encode(self, text: str) -> list[int]:
         """Ids of `<s>` text `</s>`; marker and location tokens inside the text are recognised."""
