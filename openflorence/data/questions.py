@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from openflorence.data.sentences import LEVELS, RELATIONS, name, place, relation, shortest_name
+from openflorence.data.sentences import LEVELS, RELATIONS, name, place, shortest_name, the_one
 from openflorence.data.shapes import KINDS
 from openflorence.data.words import COLOURS, SIGN, plural, with_article
 from openflorence.data.world import Scene, Thing, below, chance, pick, shuffled
@@ -69,9 +69,9 @@ def _what_is(how: str) -> Callable[[Scene, np.random.Generator], Asked | None]:
     def pose(scene: Scene, rng: np.random.Generator) -> Asked | None:
         for anchor in shuffled(rng, scene.things):
             called = shortest_name(scene, anchor)
-            found = [thing for thing in scene.things if relation(scene, thing, anchor) == how]
-            if called and len(found) == 1:
-                return f"What is {how} the {called}?", with_article(name(found[0], "colour"))
+            found = the_one(scene, how, anchor, scene.things)
+            if called and found:
+                return f"What is {how} the {called}?", with_article(name(found, "colour"))
         return None
 
     return pose

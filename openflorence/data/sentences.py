@@ -41,15 +41,30 @@ def relation(scene: Scene, a: Thing, b: Thing) -> str | None:
     """Say how a stands to b: one of RELATIONS, or None when nothing clear can be said."""
     if a.on == b.number:
         return "on"
-    if b.on == a.number or a.number == b.number:
-        return None
-    dx, dy = (b.box.x0 + b.box.x1 - a.box.x0 - a.box.x1) / 2, (b.box.y0 + b.box.y1 - a.box.y0 - a.box.y1) / 2
+    dx, dy = _steps(a, b)
     clear = scene.config.side_px * 0.12
     if dx >= clear and dx >= 1.2 * abs(dy):
         return "left of"
     if dy >= clear and dy >= 1.2 * abs(dx):
         return "above"
     return None
+
+
+def the_one(scene: Scene, how: str, anchor: Thing, among: Iterable[Thing]) -> Thing | None:
+    """Find the one thing that stands so to the anchor; None if there is none, or others nearly do too."""
+    near = []
+    for thing in among:
+        dx, dy = _steps(thing, anchor)
+        if {"left of": dx > 0.5 * abs(dy), "above": dy > 0.5 * abs(dx), "on": thing.on == anchor.number}[how]:
+            near.append(thing)
+    return near[0] if len(near) == 1 and relation(scene, near[0], anchor) == how else None
+
+
+def _steps(a: Thing, b: Thing) -> tuple[float, float]:
+    """How far to go right and down from the middle of a to the middle of b; nowhere if one lies on the other."""
+    if a.on == b.number or b.on == a.number:
+        return 0.0, 0.0
+    return (b.box.x0 + b.box.x1 - a.box.x0 - a.box.x1) / 2, (b.box.y0 + b.box.y1 - a.box.y0 - a.box.y1) / 2
 
 
 def place(scene: Scene, thing: Thing) -> str:
@@ -81,10 +96,10 @@ def referring_phrases(scene: Scene, thing: Thing) -> list[str]:
             found.append(f"the {own}")
     if thing.word and sum(other.word == thing.word for other in scene.things) == 1:
         found.append(f"the sign that says {thing.word}")
+    rivals = [rival for rival in scene.things if rival.kind == thing.kind]
     for other in scene.things:
         how, anchor = relation(scene, thing, other), shortest_name(scene, other)
-        rivals = [rival for rival in scene.things if rival.kind == thing.kind]
-        if how and anchor and sum(relation(scene, rival, other) == how for rival in rivals) == 1:
+        if how and anchor and the_one(scene, how, other, rivals) is thing:
             found.append(f"the {thing.kind} {how} the {anchor}")
     return found
 

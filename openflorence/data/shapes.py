@@ -168,10 +168,10 @@ def _hexagon(s: _Sheet) -> None:
 
 
 def _house(s: _Sheet) -> None:
-    s.fill(BODY, _bar(-72, -10, 72, 95))
-    s.fill(DARK, [(-100, -5), (0, -95), (100, -5)])
-    s.detail(INK, _bar(-50, 30, -12, 95))
-    s.detail(LIGHT, _bar(14, 22, 52, 58))
+    s.fill(BODY, _bar(-76, -20, 76, 95))
+    s.fill(DARK, [(-100, -16), (0, -95), (100, -16)])
+    s.detail(INK, _bar(-46, 36, -14, 95))
+    s.detail(LIGHT, _bar(14, 16, 48, 50))
 
 
 def _fish(s: _Sheet) -> None:
@@ -202,9 +202,9 @@ def _car(s: _Sheet) -> None:
 
 def _boat(s: _Sheet) -> None:
     s.fill(INK, _bar(-5, -100, 5, 40))
-    s.fill(BODY, [(12, -95), (88, 22), (12, 22)])
-    s.fill(BODY, [(-12, -66), (-12, 22), (-66, 22)])
-    s.fill(DARK, [(-100, 36), (100, 36), (64, 90), (-64, 90)])
+    s.fill(BODY, [(10, -98), (98, 30), (10, 30)])
+    s.fill(BODY, [(-10, -84), (-10, 30), (-86, 30)])
+    s.fill(DARK, [(-100, 42), (100, 42), (74, 84), (-74, 84)])
 
 
 def _flower(s: _Sheet) -> None:
@@ -282,7 +282,7 @@ def _kite(s: _Sheet) -> None:
     s.fill(DARK, [(4, 52), (34, 72), (34, 50), (4, 74)])
     s.fill(BODY, [(0, -100), (62, -42), (0, 40), (-62, -42)])
     s.detail(LIGHT, [(0, -100), (62, -42), (0, -42)])
-    s.detail(LIGHT, [(0, 40), (-62, -42), (0, -42)])
+    s.detail(INK, _line(0, -98, 0, 38, 7), _line(-60, -42, -4, -42, 7), _line(4, -42, 60, -42, 7))
 
 
 def _ice_cream(s: _Sheet) -> None:

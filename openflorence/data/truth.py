@@ -29,10 +29,10 @@ from openflorence.data.sentences import (
     referring_phrases,
 )
 from openflorence.data.shapes import KINDS
-from openflorence.data.words import COLOURS, SIGN, SIGN_WORDS, SIZES, counted, listed, plural
+from openflorence.data.words import COLOURS, NUMBERS, SIGN, SIGN_WORDS, SIZES, counted, listed, plural
 from openflorence.data.world import Scene, Thing, WorldConfig, below, chance, draw_scene, pick, shuffled
 
-_MAX_VERTICES = 16  # of one ring
+_MAX_VERTICES = 20  # of one ring: with 16, a small butterfly loses an eighth of itself
 _TRACE_SCALE = 4  # masks are traced this much enlarged: a traced outline runs half a pixel inside its mask
 
 
@@ -234,10 +234,10 @@ def _trace(mask: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
 
 def _simplified(line: NDArray[np.int32]) -> NDArray[np.int32]:
     """Leave out vertices until few enough are left, as little as that takes."""
-    tolerance = 0.5 * _TRACE_SCALE
+    tolerance = 0.35 * _TRACE_SCALE
     short = cv2.approxPolyDP(line, tolerance, True)
     while len(short) > _MAX_VERTICES:
-        tolerance *= 1.25
+        tolerance *= 1.12
         short = cv2.approxPolyDP(line, tolerance, True)
     if len(short) < 3:  # a sliver: keep all of it
         short = line
@@ -298,7 +298,8 @@ def vocabulary_texts(scenes: int = 300, seed: int = 0) -> Iterator[str]:
 
     scenes    how many scenes to pose all tasks on; drawn from `seed` on.
     """
-    yield from (*SIZES, *COLOURS, *LABELS, *map(plural, LABELS), *SIGN_WORDS)
+    yield from (*SIZES, *COLOURS, *LABELS, *map(plural, LABELS), *SIGN_WORDS, *NUMBERS)
+    yield from map(str, range(len(NUMBERS)))
     for phrase in (f"{size} {colour} {kind}" for kind in LABELS for colour in COLOURS for size in SIZES):
         yield phrase
         yield counted(phrase, 1)

@@ -7,7 +7,7 @@ filling: one seed is one picture on every machine.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from typing import Any
 
@@ -40,7 +40,7 @@ class WorldConfig:
     max_objects: int = 6  # most drawn objects; a crowded scene may hold fewer
     kinds: tuple[str, ...] = KINDS  # kinds that occur
     colours: tuple[str, ...] = tuple(COLOURS)  # colours that occur
-    sizes: tuple[str, ...] = tuple(SIZES)  # size words that occur
+    sizes: tuple[str, ...] = tuple(SIZES)  # size words that occur, smallest first
     sign_share: float = 0.35  # share of scenes with signs
     max_signs: int = 2  # most signs in a scene that has any
     texture_share: float = 0.5  # share of scenes whose background is not plain
@@ -59,6 +59,10 @@ class WorldConfig:
                 f"{self.min_objects}..{self.max_objects} objects, up to {self.max_signs} signs: "
                 "allowed are 1..10 objects and 0..4 signs"
             )
+        for field in fields(self):
+            share = getattr(self, field.name)
+            if isinstance(share, float) and not 0 <= share <= 1:
+                raise BadConfig(f"{field.name} {share}: a share is from 0 to 1")
         for names, known in ((self.kinds, KINDS), (self.colours, tuple(COLOURS)), (self.sizes, tuple(SIZES))):
             if not names or any(name not in known for name in names):
                 raise BadConfig(f"{names!r}: name at least one of {', '.join(known)}")
@@ -222,7 +226,8 @@ def _plan(rng: np.random.Generator, config: WorldConfig) -> list[_Sprite]:
 
         def propose(attempt: int, host: int = host) -> tuple[_Sprite, int]:
             # Every third attempt goes down a size, so that a crowded scene still gets its objects.
-            return _new_object(rng, config, 0 if host >= 0 else attempt // 3), host if attempt < 4 else -1
+            on_host = host >= 0 and attempt < 4
+            return _new_object(rng, config, len(SIZES) if on_host else attempt // 3), host if on_host else -1
 
         _place(rng, config, sprites, owner, propose, may_cover)
     return sprites
@@ -368,7 +373,7 @@ def _mix(colour: RGB, other: RGB, share: int) -> RGB:
 def _shades(body: RGB) -> tuple[RGB, ...]:
     """Give BODY, DARK, LIGHT and INK of an object; black gets lighter details, white darker ones."""
     if max(body) < 60:
-        return body, (72, 72, 78), (205, 205, 210), (128, 128, 134)
+        return body, (62, 62, 68), (205, 205, 210), (98, 98, 106)
     if min(body) > 215:
         return body, (196, 198, 204), (222, 228, 236), (52, 52, 58)
     return body, _mix(body, (0, 0, 0), 38), _mix(body, (255, 255, 255), 66), _mix(body, (16, 16, 20), 78)
@@ -420,7 +425,7 @@ def _paint(backdrop: Pixels, sprites: list[_Sprite], config: WorldConfig) -> tup
     """
     w, h = config.image_wh
     fine = 4 if config.side_px <= 256 else 2  # fine pixels per pixel, each way
-    canvas = backdrop.repeat(fine, axis=0).repeat(fine, axis=1)
+    canvas = np.asarray(cv2.resize(backdrop, (w * fine, h * fine), interpolation=cv2.INTER_NEAREST), np.uint8)
     owner = np.zeros((h * fine, w * fine), np.uint8)
     for number, sprite in enumerate(sprites, 1):
         points = sprite.turned(sprite.shape.points)
@@ -435,12 +440,11 @@ def _paint(backdrop: Pixels, sprites: list[_Sprite], config: WorldConfig) -> tup
             _stripe(canvas, owner, number, fixed, sprite, config.side_px * fine)
         for part in (part for part in parts if part.inside):
             _fill(canvas, fixed, part.rings, sprite.shades[part.shade])
-    return _reduce(canvas, fine), np.ascontiguousarray(owner[fine // 2 :: fine, fine // 2 :: fine])
-
-
-def _reduce(canvas: Pixels, fine: int) -> Pixels:
-    h, w = canvas.shape[0] // fine, canvas.shape[1] // fine
-    return np.asarray(cv2.resize(canvas, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
+    seen = np.ascontiguousarray(owner[fine // 2 :: fine, fine // 2 :: fine])
+    while fine > 1:  # halving is (a + b + c + d + 2) >> 2, in whole numbers
+        fine //= 2
+        canvas = np.asarray(cv2.resize(canvas, (w * fine, h * fine), interpolation=cv2.INTER_AREA), np.uint8)
+    return canvas, seen
 
 
 def _fixed(points: NDArray[np.int64], centre: tuple[int, int], side: int) -> NDArray[np.int32]:
@@ -470,12 +474,11 @@ def _stripe(canvas: Pixels, owner: Pixels, number: int, fixed: NDArray[np.int32]
     low, high = fixed.min(axis=0) >> _SHIFT, fixed.max(axis=0) >> _SHIFT
     rows = slice(max(int(low[1]), 0), int(high[1]) + 1)
     columns = slice(max(int(low[0]), 0), int(high[0]) + 1)
-    patch, body = canvas[rows, columns], np.array(sprite.shades[BODY], np.uint8)
+    patch, body = canvas[rows, columns], sprite.shades[BODY]
     y, x = np.arange(patch.shape[0])[:, None], np.arange(patch.shape[1])
     period = max(sprite.length * side // PLANE // 8, 2)
-    paint = _mix(sprite.shades[BODY], sprite.shades[DARK if min(body) < 215 else LIGHT], 55)
-    where = ((x + y) // period % 2 == 0) & (owner[rows, columns] == number) & (patch == body).all(axis=2)
-    patch[where] = paint
+    where = ((x + y) // period % 2 == 0) & (owner[rows, columns] == number) & (cv2.inRange(patch, body, body) > 0)
+    patch[where] = _mix(body, sprite.shades[LIGHT if min(body) > 215 else DARK], 55)
 
 
 # ---- measuring what is visible
