@@ -7,8 +7,10 @@ from openflorence.errors import BadPrompt, OpenFlorenceError
 
 # Published processor, tables of prompts with and without input, and of answer types.
 PUBLISHED = {
-    "none": ["<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<OD>", "<DENSE_REGION_CAPTION>"]
-    + ["<REGION_PROPOSAL>", "<OCR>", "<OCR_WITH_REGION>"],
+    "none": [
+        *("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<OD>", "<DENSE_REGION_CAPTION>"),
+        *("<REGION_PROPOSAL>", "<OCR>", "<OCR_WITH_REGION>"),
+    ],
     "text": ["<CAPTION_TO_PHRASE_GROUNDING>", "<REFERRING_EXPRESSION_SEGMENTATION>", "<OPEN_VOCABULARY_DETECTION>"],
     "region": ["<REGION_TO_SEGMENTATION>", "<REGION_TO_CATEGORY>", "<REGION_TO_DESCRIPTION>", "<REGION_TO_OCR>"],
 }
