@@ -36,8 +36,8 @@ class WorldConfig:
 
     side_px: int = 128  # short side of the image
     aspect: tuple[int, int] = (1, 1)  # width : height of the image, each 1..4
-    min_objects: int = 1  # fewest drawn objects; signs are counted apart
-    max_objects: int = 6  # most drawn objects; a crowded scene may hold fewer
+    min_objects: int = 1  # fewest drawn objects a scene is meant to hold; signs are counted apart
+    max_objects: int = 6  # most drawn objects; where room runs out a scene holds fewer than it was meant to
     kinds: tuple[str, ...] = KINDS  # kinds that occur
     colours: tuple[str, ...] = tuple(COLOURS)  # colours that occur
     sizes: tuple[str, ...] = tuple(SIZES)  # size words that occur, smallest first
@@ -48,7 +48,7 @@ class WorldConfig:
     pattern_share: float = 0.12  # share of objects with a striped fill
     overlap_share: float = 0.3  # share of objects that may cover part of another
     on_share: float = 0.12  # share of objects that are put on top of a bigger one
-    min_visible: float = 0.6  # least share of an object that later objects leave visible
+    min_visible: float = 0.7  # least share of an object that later objects leave visible
     absent_share: float = 0.1  # share of `find` phrases that name what is not there
 
     def __post_init__(self) -> None:
@@ -196,6 +196,11 @@ class _Sprite:
     full_count: int = 0  # pixels of its silhouette on the reference raster
     seen_count: int = 0  # those not covered by later sprites
 
+    @property
+    def can_carry(self) -> bool:
+        """Big enough to put something on, and nothing lies there yet."""
+        return self.kind != SIGN and self.length >= PLANE * 3 // 10 and self.seen_count == self.full_count
+
     def turned(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
         """Turn shape points and scale them to plane units around (0, 0)."""
         cos, sin = _turn(self.turn_deg)
@@ -221,7 +226,7 @@ def _plan(rng: np.random.Generator, config: WorldConfig) -> list[_Sprite]:
         _place(rng, config, sprites, owner, lambda _attempt: (_new_sign(rng), -1))
     for _ in range(between(rng, config.min_objects, config.max_objects)):
         may_cover = chance(rng, config.overlap_share)
-        hosts = [i for i, other in enumerate(sprites) if other.length >= PLANE * 0.3 and other.kind != SIGN]
+        hosts = [i for i, other in enumerate(sprites) if other.can_carry]
         host = pick(rng, hosts) if hosts and chance(rng, config.on_share) else -1
 
         def propose(attempt: int, host: int = host) -> tuple[_Sprite, int]:
@@ -280,7 +285,8 @@ def _fits(
     sprite.full_count = sprite.seen_count = int(covered.sum())
     for i, other in enumerate(sprites):
         still_seen = other.seen_count - covered[i + 1]
-        if covered[i + 1] and (other.kind == SIGN or still_seen < min_visible * other.full_count):
+        hides = other.kind == SIGN or still_seen < min_visible * other.full_count
+        if covered[i + 1] and (hides or other.colour == sprite.colour):  # red on red could not be told apart
             return False
     for i, other in enumerate(sprites):
         other.seen_count -= int(covered[i + 1])
@@ -386,7 +392,7 @@ def _backdrop(rng: np.random.Generator, config: WorldConfig) -> tuple[str, str, 
     """Paint the background: its colour name, its texture and its pixels (H, W, 3)."""
     ground = pick(rng, tuple(GROUNDS))
     texture = pick(rng, TEXTURES[1:]) if chance(rng, config.texture_share) else TEXTURES[0]
-    base = _nearby(rng, GROUNDS[ground], 10)
+    base = _nearby(rng, _mix(GROUNDS[ground], pick(rng, ((0, 0, 0), (255, 255, 255))), below(rng, 9)), 3)
     contrast = between(rng, 10, 17)
     dark, pale = (np.array(_mix(base, end, contrast)) for end in ((0, 0, 0), (255, 255, 255)))
     palette = (dark + (pale - dark) * np.arange(64)[:, None] // 63).astype(np.uint8)

@@ -1,13 +1,15 @@
 """Scenes as files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from openflorence.contract.tasks import FREE_TEXT, TASKS
-from openflorence.data.album import write_scenes
+from openflorence.data.album import scene_row, write_scenes
+from openflorence.data.sentences import caption
 from openflorence.data.world import WorldConfig, draw_scene
 from openflorence.errors import BadConfig
 
@@ -25,6 +27,18 @@ def test_pictures_and_truth_are_written_together(tmp_path):
         assert np.array_equal(np.asarray(Image.open(path.parent / row["image"])), draw_scene(40 + index, config).image)
         assert set(row["tasks"]) == {task.name for task in (*TASKS, FREE_TEXT)}
         assert row["tasks"]["detect"]["answer"]["regions"][0]["box"]
+
+
+def test_the_example_pictures_are_the_scenes_their_readme_says():
+    folder = Path(__file__).parents[2] / "examples"
+    rows = [json.loads(line) for line in (folder / "scenes.jsonl").read_text().splitlines()]
+    assert [row["seed"] for row in rows] == list(range(9, 15))
+    for row in rows:
+        scene = draw_scene(row["seed"], WorldConfig(side_px=384))
+        assert np.array_equal(np.asarray(Image.open(folder / row["image"])), scene.image)
+        assert row["tasks"] == json.loads(json.dumps(scene_row(scene)["tasks"]))
+        assert f"| {row['image']} | {row['seed']} | {caption(scene)} |" in (folder / "README.md").read_text()
+        assert (folder / row["image"]).stat().st_size < 60_000
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
