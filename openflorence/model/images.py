@@ -4,6 +4,7 @@ Sizes in signatures carry their order; PIL's `size` is (width, height), an array
 """
 
 import io
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,8 @@ _OTHERS = (  # how files that are often taken for images begin, and what to do w
     (b"%!ps", "a PostScript file; render it to PNG first"),
 )
 
+# Pillow logs remarks on broken files; without a listener Python prints them. What matters of them is in our error.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 Image.init()  # registers the readers, now and not in the first of several threads
 
 
