@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from openflorence.data.chance import dice
 from openflorence.data.truth import examples
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.errors import BadConfig
@@ -50,7 +50,7 @@ def scene_row(scene: Scene) -> dict[str, Any]:
     """Give a scene and one example of each task as plain values; what is asked follows from the scene's seed."""
     width, height = scene.image_wh
     tasks = {}
-    for example in examples(scene, np.random.Generator(np.random.PCG64(scene.seed))):
+    for example in examples(scene, dice(scene.seed)):
         answer = example.answer.as_row()
         region = None if example.region is None else list(example.region)
         tasks[example.task.name] = {

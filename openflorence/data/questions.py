@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from openflorence.data.chance import below, chance, pick, shuffled
 from openflorence.data.sentences import LEVELS, RELATIONS, name, place, shortest_name, the_one
 from openflorence.data.shapes import KINDS
 from openflorence.data.words import COLOURS, SIGN, plural, with_article
-from openflorence.data.world import Scene, Thing, below, chance, pick, shuffled
+from openflorence.data.world import Scene, Thing
 
 Asked = tuple[str, str]
 

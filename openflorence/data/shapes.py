@@ -7,9 +7,12 @@ that size words mean the same for every kind. Coordinates are whole numbers from
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from openflorence.data.glyphs import CAP_HEIGHT, word_rings
 
 UNIT = 1000  # half the longer side of every shape
 
@@ -396,3 +399,29 @@ def _finish(name: str) -> Shape:
 
 KINDS: tuple[str, ...] = tuple(_DRAWINGS)  # every nameable kind, in the order of its index
 SHAPES: dict[str, Shape] = {name: _finish(name) for name in KINDS}
+
+
+# ---- signs
+
+
+@lru_cache(maxsize=1024)
+def sign_shape(word: str, font: str) -> tuple[Shape, tuple[int, int, int, int]]:
+    """Draw a plate with a word on it; also say where the word's ink is, in shape units."""
+    rings, (x0, y0, x1, y1) = word_rings(word, font)
+    pad, rim = CAP_HEIGHT * 2 // 5, CAP_HEIGHT // 9
+    plate = (x0 - pad, min(y0, -CAP_HEIGHT) - pad, x1 + pad, max(y1, 0) + pad)
+    inner = (plate[0] + rim, plate[1] + rim, plate[2] - rim, plate[3] - rim)
+
+    def bar(b: tuple[int, int, int, int]) -> list[tuple[float, float]]:
+        return [(b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3])]
+
+    ink: list[tuple[float, float]] = [(x0, y0), (x1, y1)]
+    fills: list[Fill] = [
+        (DARK, False, [bar(plate)]),
+        (BODY, True, [bar(inner)]),
+        (INK, True, rings),
+        (INK, True, [ink]),
+    ]
+    shape = shape_of(fills, 0, False)
+    (left, top), (right, bottom) = shape.points[-2:].tolist()  # went along to be centred and scaled
+    return Shape(shape.points[:-2], shape.parts[:-1], 0, False), (left, top, right, bottom)

@@ -16,6 +16,7 @@ from openflorence.contract.answers import join_labels
 from openflorence.contract.prompts import AND, input_of
 from openflorence.contract.regions import Answer, Box, Point, Polygon, Region
 from openflorence.contract.tasks import FREE_TEXT, TASKS, Task, find_task
+from openflorence.data.chance import below, chance, dice, pick, shuffled
 from openflorence.data.questions import absent_phrase, pose_question
 from openflorence.data.sentences import (
     LEVELS,
@@ -30,7 +31,7 @@ from openflorence.data.sentences import (
 )
 from openflorence.data.shapes import KINDS
 from openflorence.data.words import COLOURS, NUMBERS, SIGN, SIGN_WORDS, SIZES, counted, listed, plural
-from openflorence.data.world import Scene, Thing, WorldConfig, below, chance, draw_scene, pick, shuffled
+from openflorence.data.world import Scene, Thing, WorldConfig, draw_scene
 
 _MAX_VERTICES = 20  # of one ring: with 16, a small butterfly loses an eighth of itself
 _TRACE_SCALE = 4  # masks are traced this much enlarged: a traced outline runs half a pixel inside its mask
@@ -305,7 +306,7 @@ def vocabulary_texts(scenes: int = 300, seed: int = 0) -> Iterator[str]:
         yield counted(phrase, 1)
     for number in range(seed, seed + scenes):
         scene = draw_scene(number, WorldConfig(side_px=64))
-        for example in examples(scene, np.random.Generator(np.random.PCG64(number))):
+        for example in examples(scene, dice(number)):
             if example.text is not None:
                 yield example.text
             if example.answer.text:

@@ -1,33 +1,34 @@
 """The drawn world: seeded scenes that know what is in them. `truth.py` turns a scene into answers.
 
-A scene is planned in whole numbers on a plane whose short side is PLANE units, and only then painted at the size
-asked for; so one seed is one layout at every size. Chance comes from the raw words of a PCG64 bit generator, which
-numpy promises to keep (it does not promise that for the methods of Generator), and painting is fixed-point polygon
-filling: one seed is one picture on every machine.
+A scene is planned in plane units and only then painted at the size asked for, so one seed is one layout at every
+size; how it is one picture on every machine stands in `chance.py` and `painting.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from openflorence.contract.regions import Box, Point, Quad
-from openflorence.data.glyphs import CAP_HEIGHT, FONTS, word_rings
-from openflorence.data.shapes import BODY, DARK, INK, KINDS, LIGHT, SHAPES, UNIT, Fill, Shape, shape_of
+from openflorence.data.chance import below, between, chance, dice, pick
+from openflorence.data.glyphs import FONTS
+from openflorence.data.painting import (
+    PLANE,
+    Pixels,
+    Sprite,
+    fill_silhouette,
+    nearby,
+    paint,
+    paint_backdrop,
+    shades_of,
+)
+from openflorence.data.shapes import DARK, KINDS, SHAPES, sign_shape
 from openflorence.data.words import COLOURS, GROUNDS, PLATES, SIGN, SIGN_WORDS, SIZES, TEXTURES
 from openflorence.errors import BadConfig
 
-PLANE = 16384  # units on the short side of a scene, whatever its size in pixels
 _REFERENCE_PX = 128  # short side of the raster on which overlaps are judged, whatever the size painted
-_SHIFT = 4  # binary places of the fixed-point coordinates given to the polygon filler
 _SIGN_TURNS_DEG = (0, 0, 0, -24, -15, -8, 8, 15, 24)
-
-Pixels = NDArray[np.uint8]
-RGB = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,94 +134,24 @@ def draw_scene(seed: int, config: WorldConfig = WorldConfig()) -> Scene:
 
     seed      any int >= 0.
     """
-    rng = np.random.Generator(np.random.PCG64(seed))
-    ground, texture, backdrop = _backdrop(rng, config)
+    rng = dice(seed)
+    ground = pick(rng, tuple(GROUNDS))
+    texture = pick(rng, TEXTURES[1:]) if chance(rng, config.texture_share) else TEXTURES[0]
+    backdrop = paint_backdrop(rng, ground, texture, config.image_wh)
     sprites = _plan(rng, config)
-    image, owner = _paint(backdrop, sprites, config)
+    image, owner = paint(backdrop, sprites)
     return Scene(seed, config, image, *_measure(owner, sprites, config), ground, texture)
-
-
-# ---- chance
-
-
-def below(rng: np.random.Generator, count: int) -> int:
-    """Draw an int in 0..count-1."""
-    return (int(rng.bit_generator.random_raw()) >> 32) * count >> 32
-
-
-def chance(rng: np.random.Generator, share: float) -> bool:
-    """Say yes with this probability."""
-    return below(rng, 1 << 20) < round(share * (1 << 20))
-
-
-def pick(rng: np.random.Generator, items: Any) -> Any:
-    """Choose one item of a sequence."""
-    return items[below(rng, len(items))]
-
-
-def between(rng: np.random.Generator, low: int, high: int) -> int:
-    """Draw an int in low..high, both included."""
-    return low + below(rng, high - low + 1)
-
-
-def shuffled(rng: np.random.Generator, items: Iterable[Any]) -> list[Any]:
-    """Give the items in a chance order."""
-    deck = list(items)
-    for i in range(len(deck) - 1, 0, -1):
-        j = below(rng, i + 1)
-        deck[i], deck[j] = deck[j], deck[i]
-    return deck
 
 
 # ---- the plan: what stands where
 
 
-@dataclass(eq=False)
-class _Sprite:
-    """One thing before painting, in plane units."""
-
-    kind: str
-    colour: str
-    size: str
-    shape: Shape
-    shades: tuple[RGB, ...]  # colours of BODY, DARK, LIGHT, INK
-    length: int  # longer side, before turning
-    turn_deg: int
-    mirrored: bool
-    outlined: bool
-    striped: bool
-    word: str = ""
-    ink_box: tuple[int, int, int, int] = (0, 0, 0, 0)  # around the word of a sign, in shape units
-    centre: tuple[int, int] = (0, 0)
-    under: int = -1  # index of the sprite it was put on
-    full_count: int = 0  # pixels of its silhouette on the reference raster
-    seen_count: int = 0  # those not covered by later sprites
-
-    @property
-    def can_carry(self) -> bool:
-        """Big enough to put something on, and nothing lies there yet."""
-        return self.kind != SIGN and self.length >= PLANE * 3 // 10 and self.seen_count == self.full_count
-
-    def turned(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Turn shape points and scale them to plane units around (0, 0)."""
-        cos, sin = _turn(self.turn_deg)
-        x = -points[:, 0] if self.mirrored else points[:, 0]
-        y = points[:, 1]
-        both = np.stack((x * cos - y * sin, x * sin + y * cos), axis=1)
-        return (both * self.length) // (2 * UNIT * 4096)
-
-
-@cache
-def _turn(degrees: int) -> tuple[int, int]:
-    return round(4096 * np.cos(np.radians(degrees))), round(4096 * np.sin(np.radians(degrees)))
-
-
-def _plan(rng: np.random.Generator, config: WorldConfig) -> list[_Sprite]:
+def _plan(rng: np.random.Generator, config: WorldConfig) -> list[Sprite]:
     """Place signs, then objects, in painting order; nothing covers a sign, or another thing too much."""
     w, h = config.plane_wh
     reference_wh = (w * _REFERENCE_PX // PLANE, h * _REFERENCE_PX // PLANE)
     owner = np.zeros((reference_wh[1], reference_wh[0]), np.uint8)
-    sprites: list[_Sprite] = []
+    sprites: list[Sprite] = []
     sign_count = between(rng, 1, config.max_signs) if config.max_signs and chance(rng, config.sign_share) else 0
     for _ in range(sign_count):
         _place(rng, config, sprites, owner, lambda _attempt: (_new_sign(rng), -1))
@@ -229,7 +160,7 @@ def _plan(rng: np.random.Generator, config: WorldConfig) -> list[_Sprite]:
         hosts = [i for i, other in enumerate(sprites) if other.can_carry]
         host = pick(rng, hosts) if hosts and chance(rng, config.on_share) else -1
 
-        def propose(attempt: int, host: int = host) -> tuple[_Sprite, int]:
+        def propose(attempt: int, host: int = host) -> tuple[Sprite, int]:
             # Every third attempt goes down a size, so that a crowded scene still gets its objects.
             on_host = host >= 0 and attempt < 4
             return _new_object(rng, config, len(SIZES) if on_host else attempt // 3), host if on_host else -1
@@ -241,9 +172,9 @@ def _plan(rng: np.random.Generator, config: WorldConfig) -> list[_Sprite]:
 def _place(
     rng: np.random.Generator,
     config: WorldConfig,
-    sprites: list[_Sprite],
+    sprites: list[Sprite],
     owner: Pixels,
-    propose: Any,
+    propose: Callable[[int], tuple[Sprite, int]],
     may_cover: bool = False,
 ) -> None:
     """Try sprites at chance places until one fits, at most twelve; then let it be."""
@@ -268,16 +199,16 @@ def _place(
 
 
 def _fits(
-    sprite: _Sprite,
+    sprite: Sprite,
     points: NDArray[np.int64],
-    sprites: list[_Sprite],
+    sprites: list[Sprite],
     owner: Pixels,
     min_visible: float,
     may_cover: bool,
 ) -> bool:
     """Judge the overlaps on the reference raster; when all is well, claim the sprite's pixels there."""
     trial = np.zeros_like(owner)
-    _fill_silhouette(trial, sprite, points, _REFERENCE_PX, 1)
+    fill_silhouette(trial, sprite, points, _REFERENCE_PX, 1)
     inside = trial != 0
     covered = np.bincount(owner[inside], minlength=len(sprites) + 1)
     if not may_cover and covered[1:].any():
@@ -296,17 +227,17 @@ def _fits(
     return True
 
 
-def _new_object(rng: np.random.Generator, config: WorldConfig, smaller: int) -> _Sprite:
+def _new_object(rng: np.random.Generator, config: WorldConfig, smaller: int) -> Sprite:
     kind, colour = pick(rng, config.kinds), pick(rng, config.colours)
     size = config.sizes[max(below(rng, len(config.sizes)) - smaller, 0)]
     shape = SHAPES[kind]
     low, high = SIZES[size]
-    return _Sprite(
+    return Sprite(
         kind=kind,
         colour=colour,
         size=size,
         shape=shape,
-        shades=_shades(_nearby(rng, COLOURS[colour], 8)),
+        shades=shades_of(nearby(rng, COLOURS[colour], 8)),
         length=between(rng, low, high) * PLANE // 1000,
         turn_deg=between(rng, -shape.turn_deg, shape.turn_deg),
         mirrored=bool(below(rng, 2)) and shape.mirrors,
@@ -315,20 +246,20 @@ def _new_object(rng: np.random.Generator, config: WorldConfig, smaller: int) -> 
     )
 
 
-def _new_sign(rng: np.random.Generator) -> _Sprite:
+def _new_sign(rng: np.random.Generator) -> Sprite:
     word, font = pick(rng, SIGN_WORDS), pick(rng, FONTS)
     plate, ink = pick(rng, PLATES)
-    shape, ink_box = _sign_shape(word, font)
+    shape, ink_box = sign_shape(word, font)
     ratio = (ink_box[2] - ink_box[0]) * 1000 // (ink_box[3] - ink_box[1])  # of the word, in thousandths
     # Capitals of 7 to 13 hundredths of the short side, as long as the plate stays under 7 tenths of it.
     length = min(between(rng, 90, 140) * ratio // 1000 + 70, 700) * PLANE // 1000
-    body = _nearby(rng, COLOURS[plate], 6)
-    return _Sprite(
+    body = nearby(rng, COLOURS[plate], 6)
+    return Sprite(
         kind=SIGN,
         colour=plate,
         size="",
         shape=shape,
-        shades=(body, _shades(body)[DARK], body, COLOURS[ink]),
+        shades=(body, shades_of(body)[DARK], body, COLOURS[ink]),
         length=length,
         turn_deg=pick(rng, _SIGN_TURNS_DEG),
         mirrored=False,
@@ -339,158 +270,10 @@ def _new_sign(rng: np.random.Generator) -> _Sprite:
     )
 
 
-@lru_cache(maxsize=1024)
-def _sign_shape(word: str, font: str) -> tuple[Shape, tuple[int, int, int, int]]:
-    """Draw a plate with a word on it; also say where the word's ink is, in shape units."""
-    rings, (x0, y0, x1, y1) = word_rings(word, font)
-    pad, rim = CAP_HEIGHT * 2 // 5, CAP_HEIGHT // 9
-    plate = (x0 - pad, min(y0, -CAP_HEIGHT) - pad, x1 + pad, max(y1, 0) + pad)
-    inner = (plate[0] + rim, plate[1] + rim, plate[2] - rim, plate[3] - rim)
-
-    def bar(b: tuple[int, int, int, int]) -> list[tuple[float, float]]:
-        return [(b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3])]
-
-    ink: list[tuple[float, float]] = [(x0, y0), (x1, y1)]
-    fills: list[Fill] = [
-        (DARK, False, [bar(plate)]),
-        (BODY, True, [bar(inner)]),
-        (INK, True, rings),
-        (INK, True, [ink]),
-    ]
-    shape = shape_of(fills, 0, False)
-    (left, top), (right, bottom) = shape.points[-2:].tolist()  # went along to be centred and scaled
-    return Shape(shape.points[:-2], shape.parts[:-1], 0, False), (left, top, right, bottom)
-
-
-# ---- colours
-
-
-def _nearby(rng: np.random.Generator, colour: RGB, spread: int) -> RGB:
-    r, g, b = (min(max(channel + between(rng, -spread, spread), 0), 255) for channel in colour)
-    return r, g, b
-
-
-def _mix(colour: RGB, other: RGB, share: int) -> RGB:
-    """Go `share` hundredths of the way from one colour to the other."""
-    r, g, b = ((a * (100 - share) + c * share) // 100 for a, c in zip(colour, other, strict=True))
-    return r, g, b
-
-
-def _shades(body: RGB) -> tuple[RGB, ...]:
-    """Give BODY, DARK, LIGHT and INK of an object; black gets lighter details, white darker ones."""
-    if max(body) < 60:
-        return body, (62, 62, 68), (205, 205, 210), (98, 98, 106)
-    if min(body) > 215:
-        return body, (196, 198, 204), (222, 228, 236), (52, 52, 58)
-    return body, _mix(body, (0, 0, 0), 38), _mix(body, (255, 255, 255), 66), _mix(body, (16, 16, 20), 78)
-
-
-# ---- painting
-
-
-def _backdrop(rng: np.random.Generator, config: WorldConfig) -> tuple[str, str, Pixels]:
-    """Paint the background: its colour name, its texture and its pixels (H, W, 3)."""
-    ground = pick(rng, tuple(GROUNDS))
-    texture = pick(rng, TEXTURES[1:]) if chance(rng, config.texture_share) else TEXTURES[0]
-    base = _nearby(rng, _mix(GROUNDS[ground], pick(rng, ((0, 0, 0), (255, 255, 255))), below(rng, 9)), 3)
-    contrast = between(rng, 10, 17)
-    dark, pale = (np.array(_mix(base, end, contrast)) for end in ((0, 0, 0), (255, 255, 255)))
-    palette = (dark + (pale - dark) * np.arange(64)[:, None] // 63).astype(np.uint8)
-    w, h = config.image_wh
-    x = (2 * np.arange(w) + 1) * config.plane_wh[0] // (2 * w)  # pixel centres in plane units
-    y = ((2 * np.arange(h) + 1) * config.plane_wh[1] // (2 * h))[:, None]
-    period = between(rng, PLANE // 24, PLANE // 8)
-    lean = pick(rng, ((1, 0), (0, 1), (1, 1), (1, -1)))
-    if texture == "plain":
-        return ground, texture, np.full((h, w, 3), base, np.uint8)
-    if texture == "striped":
-        level = ((x * lean[0] + y * lean[1]) // period % 2) * 63
-    elif texture == "checked":
-        level = (x // period + y // period) % 2 * 63
-    elif texture == "speckled":
-        level = _speckles(rng, x, y)
-    else:
-        run = x * lean[0] + y * lean[1]
-        span = int(run.max() - run.min())
-        level = (run - run.min()) * 63 // max(span, 1)
-    return ground, texture, palette[np.broadcast_to(level, (h, w))]
-
-
-def _speckles(rng: np.random.Generator, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Chance levels on a grid of 64 cells to the short side."""
-    columns, rows = int(x[-1]) * 64 // PLANE + 1, int(y[-1, 0]) * 64 // PLANE + 1
-    words = rng.bit_generator.random_raw(rows * columns)
-    cells = (np.asarray(words, np.uint64) >> np.uint64(58)).astype(np.int64).reshape(rows, columns)
-    return cells[y[:, 0] * 64 // PLANE][:, x * 64 // PLANE]
-
-
-def _paint(backdrop: Pixels, sprites: list[_Sprite], config: WorldConfig) -> tuple[Pixels, Pixels]:
-    """Paint sprites over the backdrop at several times the size, then reduce: smooth edges.
-
-    returns   the image (H, W, 3), and the owner map (H, W) by painting order, from 1.
-    """
-    w, h = config.image_wh
-    fine = 4 if config.side_px <= 256 else 2  # fine pixels per pixel, each way
-    canvas = np.asarray(cv2.resize(backdrop, (w * fine, h * fine), interpolation=cv2.INTER_NEAREST), np.uint8)
-    owner = np.zeros((h * fine, w * fine), np.uint8)
-    for number, sprite in enumerate(sprites, 1):
-        points = sprite.turned(sprite.shape.points)
-        _fill_silhouette(owner, sprite, points, config.side_px * fine, number)
-        if sprite.outlined:
-            _fill_silhouette(canvas, sprite, points, config.side_px * fine, sprite.shades[INK])
-        fixed = _fixed(points, sprite.centre, config.side_px * fine)
-        parts = sprite.shape.parts
-        for part in (part for part in parts if not part.inside):
-            _fill(canvas, fixed, part.rings, sprite.shades[part.shade])
-        if sprite.striped:
-            _stripe(canvas, owner, number, fixed, sprite, config.side_px * fine)
-        for part in (part for part in parts if part.inside):
-            _fill(canvas, fixed, part.rings, sprite.shades[part.shade])
-    seen = np.ascontiguousarray(owner[fine // 2 :: fine, fine // 2 :: fine])
-    while fine > 1:  # halving is (a + b + c + d + 2) >> 2, in whole numbers
-        fine //= 2
-        canvas = np.asarray(cv2.resize(canvas, (w * fine, h * fine), interpolation=cv2.INTER_AREA), np.uint8)
-    return canvas, seen
-
-
-def _fixed(points: NDArray[np.int64], centre: tuple[int, int], side: int) -> NDArray[np.int32]:
-    """Plane units around a centre -> the filler's fixed point, where a whole number is the middle of a pixel."""
-    at = points + np.array(centre, np.int64)
-    return (((at * side) << _SHIFT) // PLANE - (1 << _SHIFT >> 1)).astype(np.int32)
-
-
-def _fill(target: Pixels, fixed: NDArray[np.int32], rings: tuple[tuple[int, int], ...], value: Any) -> None:
-    cv2.fillPoly(target, [fixed[a:b] for a, b in rings], value, lineType=cv2.LINE_8, shift=_SHIFT)
-
-
-def _fill_silhouette(target: Pixels, sprite: _Sprite, points: NDArray[np.int64], side: int, value: Any) -> None:
-    """Fill all that the sprite covers, its outline included."""
-    fixed = _fixed(points, sprite.centre, side)
-    for part in sprite.shape.parts:
-        if part.inside:
-            continue
-        _fill(target, fixed, part.rings, value)
-        if sprite.outlined:
-            rings = [fixed[a:b] for a, b in part.rings]
-            cv2.polylines(target, rings, True, value, max(side * 3 // 128, 1), cv2.LINE_8, _SHIFT)
-
-
-def _stripe(canvas: Pixels, owner: Pixels, number: int, fixed: NDArray[np.int32], sprite: _Sprite, side: int) -> None:
-    """Lay darker slanted stripes over the body colour of the sprite painted last."""
-    low, high = fixed.min(axis=0) >> _SHIFT, fixed.max(axis=0) >> _SHIFT
-    rows = slice(max(int(low[1]), 0), int(high[1]) + 1)
-    columns = slice(max(int(low[0]), 0), int(high[0]) + 1)
-    patch, body = canvas[rows, columns], sprite.shades[BODY]
-    y, x = np.arange(patch.shape[0])[:, None], np.arange(patch.shape[1])
-    period = max(sprite.length * side // PLANE // 8, 2)
-    where = ((x + y) // period % 2 == 0) & (owner[rows, columns] == number) & (cv2.inRange(patch, body, body) > 0)
-    patch[where] = _mix(body, sprite.shades[LIGHT if min(body) > 215 else DARK], 55)
-
-
 # ---- measuring what is visible
 
 
-def _measure(owner: Pixels, sprites: list[_Sprite], config: WorldConfig) -> tuple[Pixels, tuple[Thing, ...]]:
+def _measure(owner: Pixels, sprites: list[Sprite], config: WorldConfig) -> tuple[Pixels, tuple[Thing, ...]]:
     """Number the sprites left to right by what is visible of them, and describe each."""
     boxes = [_visible_box(owner == number) for number in range(1, len(sprites) + 1)]
     order = sorted(range(len(sprites)), key=lambda i: (boxes[i].x0, boxes[i].y0, i))
@@ -520,7 +303,7 @@ def _visible_box(mask: NDArray[np.bool_]) -> Box:
     return Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
 
 
-def _quad(sprite: _Sprite, side_px: int) -> Quad:
+def _quad(sprite: Sprite, side_px: int) -> Quad:
     """Corners of the printed word, from the top left in its own frame, clockwise; to a sixteenth of a pixel."""
     x0, y0, x1, y1 = sprite.ink_box
     corners = sprite.turned(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.int64)) + np.array(sprite.centre)

@@ -15,6 +15,8 @@ from PIL import Image
 
 from openflorence.data import world
 from openflorence.data.album import scene_row
+from openflorence.data.chance import dice
+from openflorence.data.painting import paint
 from openflorence.data.sentences import caption
 from openflorence.data.shapes import KINDS
 from openflorence.data.words import COLOURS, SIGN, SIZES, TEXTURES
@@ -125,12 +127,11 @@ def test_nothing_is_covered_beyond_the_limit_and_signs_not_at_all():
     config = WorldConfig(min_objects=5, max_objects=8, overlap_share=1.0, on_share=0.4, sign_share=0.5, outline_share=0)
     shares = []
     for seed in range(60):
-        rng = np.random.Generator(np.random.PCG64(seed))
-        _, _, backdrop = world._backdrop(rng, config)
-        sprites = world._plan(rng, config)
-        _, owner = world._paint(backdrop, sprites, config)
+        sprites = world._plan(dice(seed), config)
+        backdrop = np.zeros((128, 128, 3), np.uint8)
+        _, owner = paint(backdrop, sprites)
         for number, sprite in enumerate(sprites, 1):
-            _, alone = world._paint(backdrop, [sprite], config)
+            _, alone = paint(backdrop, [sprite])
             share = (owner == number).sum() / alone.sum()
             # The rule is kept on a raster of its own, so allow for the pixels along the edges.
             assert share > (0.97 if sprite.kind == SIGN else config.min_visible - 0.08)

@@ -1,0 +1,43 @@
+"""Chance that is the same everywhere: taken from the raw words of a bit generator.
+
+numpy promises to keep what PCG64 gives; it does not promise that for the methods of Generator.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def dice(seed: int) -> np.random.Generator:
+    """Begin a row of chances; the same seed gives the same row on every machine."""
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def below(rng: np.random.Generator, count: int) -> int:
+    """Draw an int in 0..count-1."""
+    return (int(rng.bit_generator.random_raw()) >> 32) * count >> 32
+
+
+def chance(rng: np.random.Generator, share: float) -> bool:
+    """Say yes with this probability."""
+    return below(rng, 1 << 20) < round(share * (1 << 20))
+
+
+def pick(rng: np.random.Generator, items: Any) -> Any:
+    """Choose one item of a sequence."""
+    return items[below(rng, len(items))]
+
+
+def between(rng: np.random.Generator, low: int, high: int) -> int:
+    """Draw an int in low..high, both included."""
+    return low + below(rng, high - low + 1)
+
+
+def shuffled(rng: np.random.Generator, items: Iterable[Any]) -> list[Any]:
+    """Give the items in a chance order."""
+    deck = list(items)
+    for i in range(len(deck) - 1, 0, -1):
+        j = below(rng, i + 1)
+        deck[i], deck[j] = deck[j], deck[i]
+    return deck
