@@ -1,0 +1,137 @@
+"""The image tower's own start: read kind, colour, size, word and box of the drawn world off every cell.
+
+From random weights the sequence loss alone stays on a long plateau, because the decoder cannot learn to name what the
+tower does not yet show (`docs/log.md` has the figures). A tower that was first trained on the labels of its cells, as
+UniCL starts from labels, breaks it. Boxes are read as location distributions through the embedding rows of the
+thousand bins, so the features already speak the language that the decoder will be asked to repeat.
+
+Axes: B batch, N cells of the grid row by row, D width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from openflorence.contract.locations import BINS, box_to_bins
+from openflorence.data.mixture import Batch
+from openflorence.data.truth import COLOUR_NAMES, LABELS, dense_truth
+from openflorence.data.words import SIGN_WORDS, SIZES
+from openflorence.data.world import Scene
+from openflorence.model.florence import Network
+from openflorence.training.train import Loss
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "kind": LABELS,
+    "colour": COLOUR_NAMES,
+    "size": tuple(SIZES),
+    "word": tuple(dict.fromkeys(SIGN_WORDS)),
+}
+_ROW = {question: {name: row for row, name in enumerate(names)} for question, names in NAMES.items()}
+WEIGHTS = {"filled": 1.0, "kind": 1.0, "colour": 1.0, "size": 0.5, "word": 0.3, "box": 1.0}  # of the parts of the loss
+_UNASKED = -100  # a cell that the question does not concern
+_MIN_SHARE = 0.2  # of a cell that one thing must cover for the cell to be asked about it
+
+
+@dataclass(frozen=True)
+class CellLabels:
+    """What stands in each cell of a batch of scenes; -100 where there is nothing to say."""
+
+    names: dict[str, Int[Tensor, "B N"]]  # per question of NAMES
+    bins: Int[Tensor, "B N 4"]  # box of the thing, as location bins
+    filled: Bool[Tensor, "B N"]  # does the cell show a thing?
+
+
+def label_cells(scenes: Sequence[Scene], grid_hw: tuple[int, int]) -> CellLabels:
+    """Give every cell the names and the box of the thing that covers most of it.
+
+    grid_hw   rows and columns of cells; they must divide the scene's height and width.
+    """
+    parts = [_label_scene(scene, grid_hw) for scene in scenes]
+    table = torch.from_numpy(np.stack(parts))  # (B, N, questions + 4)
+    names = {question: table[:, :, column] for column, question in enumerate(NAMES)}
+    return CellLabels(names, table[:, :, len(NAMES) :], names["kind"] != _UNASKED)
+
+
+def _label_scene(scene: Scene, grid_hw: tuple[int, int]) -> np.ndarray:
+    truth = dense_truth(scene, grid_hw)
+    shares = truth.shares.reshape(-1, len(scene.things) + 1)  # (N, background and things)
+    shares[:, 0] = _MIN_SHARE  # a thing must beat this to own the cell
+    owner = shares.argmax(axis=1)
+    facts = np.full((len(scene.things) + 1, len(NAMES) + 4), _UNASKED, dtype=np.int64)
+    facts[1:, 0], facts[1:, 1] = truth.kinds, truth.colours
+    for row, thing in enumerate(scene.things, start=1):
+        facts[row, 2] = _ROW["size"].get(thing.size, _UNASKED)
+        facts[row, 3] = _ROW["word"].get(thing.word, _UNASKED)
+        facts[row, 4:] = box_to_bins(thing.box, scene.image_wh)
+    return facts[owner]
+
+
+class CellHead(nn.Module):
+    """Linear read-outs on the image tokens, thrown away after the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.filled = nn.Linear(width, 1)
+        self.names = nn.ModuleDict({question: nn.Linear(width, len(names)) for question, names in NAMES.items()})
+        self.sides = nn.Linear(width, 4 * width)  # one query per side of the box, answered by the location rows
+
+    def losses(
+        self,
+        cells: Float[Tensor, "B N D"],
+        locations: Float[Tensor, "1000 D"],
+        labels: CellLabels,
+        blur: Float[Tensor, "1000 1000"],
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of every read-out; `locations` are the embedding rows of the bins, `blur` their targets."""
+        losses = {
+            "filled": F.binary_cross_entropy_with_logits(self.filled(cells)[..., 0], labels.filled.to(cells.dtype))
+        }
+        for question, head in self.names.items():
+            asked = labels.names[question] != _UNASKED
+            logits, rows = head(cells[asked]), labels.names[question][asked]
+            losses[question] = F.cross_entropy(logits, rows) if len(rows) else logits.sum()
+        shown = cells[labels.filled]
+        logits = self.sides(shown).unflatten(-1, (4, -1)) @ locations.T  # (things' cells, 4, 1000)
+        losses["box"] = F.cross_entropy(logits.flatten(0, 1), blur[labels.bins[labels.filled].flatten()])
+        return losses
+
+    @torch.no_grad()
+    def scores(
+        self, cells: Float[Tensor, "B N D"], locations: Float[Tensor, "1000 D"], labels: CellLabels
+    ) -> dict[str, Tensor]:
+        """Share of cells named right per question, and the median error of a side in bins."""
+        right = {}
+        for question, head in self.names.items():
+            asked = labels.names[question] != _UNASKED
+            right[f"{question}_right"] = (head(cells[asked]).argmax(-1) == labels.names[question][asked]).float().mean()
+        guess = (self.sides(cells[labels.filled]).unflatten(-1, (4, -1)) @ locations.T).argmax(-1)
+        right["side_bins"] = (guess - labels.bins[labels.filled]).abs().float().median()
+        return right
+
+
+class TowerStart(nn.Module):
+    """A network and the read-outs that start its tower; only the network is kept."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.head = CellHead(network.config.text.width)
+
+    def loss(self, blur: Float[Tensor, "1000 1000"], first_location: int) -> Loss:
+        """Make the loss that `train` minimises, over the scenes of a batch."""
+
+        def loss(batch: Batch, step: int) -> dict[str, Tensor]:
+            rows, columns = batch.pixels.shape[2:]
+            labels = label_cells(batch.scenes, self.network.config.vision.grid_hw((rows, columns)))
+            cells = self.network.encode_image(batch.pixels)[:, 1:]  # without the mean token
+            locations = self.network.seq2seq.embed.weight[first_location : first_location + BINS]
+            losses = self.head.losses(cells, locations, labels, blur)
+            total = sum((WEIGHTS[part] * value for part, value in losses.items()), cells.new_zeros(()))
+            return {"loss": total} | losses | self.head.scores(cells.detach(), locations, labels)
+
+        return loss
