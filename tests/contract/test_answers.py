@@ -221,6 +221,7 @@ def test_equal_corners_are_legal():
         ("segment", f"{ring}and{ring2}", 2, 1),
         ("find", f"car<poly>{ring}dog{a}", 2, 1),
         ("find", f"car<poly><poly>{ring}</poly>", 1, 2),
+        ("find", "car<poly></poly>", 0, 1),
         ("find", f"car<poly>{ring}</poly>", 1, 0),
         ("find", f"car{a}dog<poly>{ring}</poly>", 2, 0),
     ],

@@ -36,6 +36,7 @@ VECTORS = [
     ("detect", None, "cat" + run(1, 8), [("cat", [1.5, 2.5, 3.5, 4.5]), ("cat", [5.5, 6.5, 7.5, 8.5])]),
     ("detect", None, "car" + run(1, 5), [("car", [1.5, 2.5, 3.5, 4.5])]),
     ("detect", None, f"<s>{run(1, 8)}</s>", [("loc_1>", [2.5, 3.5, 4.5, 5.5])]),
+    ("detect", None, "it" + run(1, 4), [("it", [1.5, 2.5, 3.5, 4.5])]),  # only grounding has a blacklist
     ("detect", None, "a\nb" + run(1, 4), []),
     ("detect", None, "café" + run(1, 4), [("caf", [1.5, 2.5, 3.5, 4.5])]),
     ("detect", None, "a<b" + run(1, 4), [("b", [1.5, 2.5, 3.5, 4.5])]),
