@@ -27,7 +27,7 @@ HOUSE = {
     "contract": "tasks shapes locations drawing regions published prompts answers grammar records",
     "model": "config tokenizer sources images files davit seq2seq florence fast settings layouts checkpoint hub doctor "
     "decode predict",
-    "data": "words glyphs shapes world sentences questions truth album formats store mixture",
+    "data": "words chance glyphs shapes painting world sentences questions truth album formats store mixture",
     "engine": "",
     "training": "train adapt tower",
     "evaluation": "metrics benchmarks report",

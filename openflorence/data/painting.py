@@ -68,6 +68,7 @@ def _turn(degrees: int) -> tuple[int, int]:
 
 
 def nearby(rng: np.random.Generator, colour: RGB, spread: int) -> RGB:
+    """Give a colour that differs from this one by at most `spread` levels in each channel."""
     r, g, b = (min(max(channel + between(rng, -spread, spread), 0), 255) for channel in colour)
     return r, g, b
 

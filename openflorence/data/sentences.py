@@ -129,6 +129,7 @@ def more_detailed_caption(scene: Scene) -> str:
 
 
 def opening(scene: Scene) -> str:
+    """Give the detailed caption's first sentence: everything with its size, and the background."""
     phrases = [phrase for phrase, _ in groups(scene.things, "full")]
     return f"The image shows {listed(phrases)} on {with_article(scene.texture)} {scene.ground} background."
 

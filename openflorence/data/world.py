@@ -60,10 +60,11 @@ class WorldConfig:
                 f"{self.min_objects}..{self.max_objects} objects, up to {self.max_signs} signs: "
                 "allowed are 1..10 objects and 0..4 signs"
             )
-        for field in fields(self):
-            share = getattr(self, field.name)
-            if isinstance(share, float) and not 0 <= share <= 1:
-                raise BadConfig(f"{field.name} {share}: a share is from 0 to 1")
+        for name in (field.name for field in fields(self) if field.name.endswith("_share")):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadConfig(f"{name} {getattr(self, name)}: a share is from 0 to 1")
+        if not 0 <= self.min_visible <= 1:
+            raise BadConfig(f"min_visible {self.min_visible}: a share is from 0 to 1")
         for names, known in ((self.kinds, KINDS), (self.colours, tuple(COLOURS)), (self.sizes, tuple(SIZES))):
             if not names or any(name not in known for name in names):
                 raise BadConfig(f"{names!r}: name at least one of {', '.join(known)}")
@@ -97,6 +98,7 @@ class Thing:
 
     @property
     def is_sign(self) -> bool:
+        """True for a plate with a word, False for a drawn object."""
         return self.kind == SIGN
 
 
@@ -114,14 +116,17 @@ class Scene:
 
     @property
     def image_wh(self) -> tuple[int, int]:
+        """Width and height in pixels."""
         return self.image.shape[1], self.image.shape[0]
 
     @property
     def objects(self) -> tuple[Thing, ...]:
+        """Everything but the signs, left to right."""
         return tuple(thing for thing in self.things if not thing.is_sign)
 
     @property
     def signs(self) -> tuple[Thing, ...]:
+        """The signs, left to right."""
         return tuple(thing for thing in self.things if thing.is_sign)
 
     def mask(self, thing: Thing) -> NDArray[np.bool_]:

@@ -227,7 +227,7 @@ def test_the_config_decides_what_occurs():
 @pytest.mark.parametrize(
     "wrong",
     [{"side_px": 8}, {"aspect": (9, 1)}, {"min_objects": 0}, {"min_objects": 4, "max_objects": 3}, {"kinds": ("dog",)},
-     {"max_signs": 9}, {"colours": ()}, {"sign_share": 1.5}],
+     {"max_signs": 9}, {"colours": ()}, {"sign_share": 2}, {"min_visible": -0.1}],
     ids=str,
 )  # fmt: skip
 def test_a_config_that_cannot_be_drawn_says_so(wrong):
