@@ -138,7 +138,7 @@ class Session:
         self.kin = wider(self.kin, 3, -torch.inf)
         self.room = wide // self.beams
 
-    def step(self, ids: Int[Tensor, "R*K"], parents: Int[Tensor, "R K"] | None = None) -> Float[Tensor, "R*K D"]:
+    def step(self, ids: Int[Tensor, "rows"], parents: Int[Tensor, "R K"] | None = None) -> Float[Tensor, "rows D"]:
         """Read one more token in every row; `head` of the decoder turns the result into logits.
 
         ids       the token each row reads.
@@ -164,13 +164,13 @@ class Session:
         self.steps += 1
         return x
 
-    def _heads(self, x: Float[Tensor, "R*K _"], attention: Attention, parts: int) -> tuple[Tensor, ...]:
+    def _heads(self, x: Float[Tensor, "rows _"], attention: Attention, parts: int) -> tuple[Tensor, ...]:
         """Cut joined projections into (R, A, K, D/A): the beams of a request are its queries."""
         return x.view(self.requests, self.beams, parts, attention.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _attend(
-        self, q: Float[Tensor, "R A K D/A"], source: tuple[Tensor, Tensor], end: int, bias: Tensor | None
-    ) -> Float[Tensor, "R*K D"]:
+        self, q: Float[Tensor, "R A K d"], source: tuple[Tensor, Tensor], end: int, bias: Tensor | None
+    ) -> Float[Tensor, "rows D"]:
         key, value = source[0][: self.requests, :, :end], source[1][: self.requests, :, :end]
         x = F.scaled_dot_product_attention(q, key, value, attn_mask=bias)
         return x.transpose(1, 2).reshape(self.requests * self.beams, -1)

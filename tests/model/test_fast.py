@@ -1,0 +1,123 @@
+"""The one-token decoder against the plain one, and packed weights against `F.linear`."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openflorence.model import fast
+from openflorence.model.config import NANO
+from openflorence.model.fast import FIRST_ROOM, FastDecoder, PackedLinear
+from openflorence.model.florence import Network, init_weights
+
+
+def small_network(positions: int = 160) -> Network:
+    """Nano with few words; weights of a fresh network."""
+    network = Network(replace(NANO, text=replace(NANO.text, vocab=50, positions=positions)))
+    init_weights(network, seed=1)
+    return network.eval()
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 16, 33])
+@pytest.mark.parametrize("shape", [(64, 48), (7, 3), (501, 96)], ids=str)
+def test_a_packed_layer_gives_what_a_plain_one_gives(shape: tuple[int, int], rows: int):
+    weight, bias, x = drawn(*shape), drawn(shape[0], seed=1), drawn(rows, shape[1], seed=2)
+    # float32 sums of up to 96 products of size one, in another order
+    torch.testing.assert_close(PackedLinear(weight, bias)(x), F.linear(x, weight, bias), atol=2e-5, rtol=0)
+    torch.testing.assert_close(PackedLinear(weight)(x), F.linear(x, weight), atol=2e-5, rtol=0)
+
+
+def test_weights_are_packed_on_this_platform_if_torch_can():
+    can = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    assert PackedLinear(drawn(64, 48)).is_packed == can
+
+
+def test_other_number_types_take_the_plain_path():
+    layer = PackedLinear(drawn(64, 48).double())
+    assert not layer.is_packed
+    x = drawn(3, 48).double()
+    assert torch.equal(layer(x), F.linear(x, layer.weight))
+
+
+def test_a_torch_without_the_operators_takes_the_plain_path(monkeypatch: pytest.MonkeyPatch):
+    network, memory, ids = small_network(), drawn(1, 9, NANO.text.width), torch.tensor([2, 5])
+    packed = FastDecoder(network).begin(memory, None, 2).step(ids)
+    monkeypatch.setattr(fast, "_pack", lambda weight: None)
+    plain = FastDecoder(network)
+    assert not plain.head.is_packed
+    with torch.no_grad():
+        torch.testing.assert_close(plain.begin(memory, None, 2).step(ids), packed, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 3])
+def test_step_by_step_is_the_whole_at_once_whichever_beam_goes_on(beams: int):
+    # Long enough for the cache to grow twice; every step the beams part and die at random.
+    network, steps, requests = small_network(), 2 * FIRST_ROOM + 9, 2
+    memory, mask = drawn(requests, 11, NANO.text.width), torch.arange(11) < torch.tensor([[11], [6]])
+    generator = torch.Generator().manual_seed(7)
+    lines: list[list[int]] = [[] for _ in range(requests * beams)]
+    session, parents = FastDecoder(network).begin(memory, mask, beams), None
+    for _ in range(steps):
+        ids = torch.randint(4, 50, (requests * beams,), generator=generator)
+        if parents is not None:
+            flat = (parents + beams * torch.arange(requests)[:, None]).flatten().tolist()
+            lines = [list(lines[row]) for row in flat]
+        for line, token in zip(lines, ids.tolist(), strict=True):
+            line.append(token)
+        x = session.step(ids, parents)
+        parents = torch.randint(0, beams, (requests, beams), generator=generator)
+    rows = [row for row in range(requests) for _ in range(beams)]
+    whole = network.seq2seq.decode(torch.tensor(lines), memory[rows], mask[rows])[:, -1]
+    torch.testing.assert_close(x, whole, atol=1e-5, rtol=0)  # float32, sums in another order
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_request_that_leaves_takes_nothing_along(beams: int):
+    network, memory = small_network(), drawn(4, 11, NANO.text.width)
+    mask = torch.arange(11) < torch.tensor([[11], [4], [7], [9]])
+    decoder, generator = FastDecoder(network), torch.Generator().manual_seed(3)
+    ids = torch.randint(4, 50, (4, 6, beams), generator=generator)
+    session = decoder.begin(memory, mask, beams)
+    here = [0, 1, 2, 3]
+    for step, leaving in enumerate([None, 1, None, 0, 0, None]):
+        x = session.step(ids[here, step].flatten())
+        if leaving is not None:
+            session.leave(leaving)
+            here[leaving] = here[-1]
+            here.pop()
+    assert here == [3]  # it was moved twice
+    alone = decoder.begin(memory[3:], mask[3:], beams)
+    for step in range(6):
+        wanted = alone.step(ids[3, step].flatten())
+    torch.testing.assert_close(x, wanted, atol=1e-5, rtol=0)
+
+
+def test_a_change_of_the_weights_is_noticed():
+    network, memory = small_network(), drawn(1, 5, NANO.text.width)
+    decoder = FastDecoder(network)
+    decoder.begin(memory)
+    with torch.no_grad():
+        network.seq2seq.decoder.layers[0].ffn.fc1.bias.add_(1.0)
+    with pytest.raises(AssertionError, match="build a new FastDecoder"):
+        decoder.begin(memory)
+
+
+def test_a_network_in_training_is_refused():
+    decoder = FastDecoder(small_network())
+    decoder.network.train()
+    with pytest.raises(AssertionError, match="eval"):
+        decoder.begin(drawn(1, 5, NANO.text.width))
+
+
+def test_private_operators_are_named_in_one_file_only():
+    files = [path.name for path in Path(fast.__file__).parents[1].rglob("*.py") if "ops.mkldnn" in path.read_text()]
+    assert files == ["fast.py"]
