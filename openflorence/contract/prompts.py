@@ -64,7 +64,7 @@ def parse_published_prompt(text: str) -> tuple[Task, str | None]:
     raises    BadPrompt if anything stands beside the token of a task without input.
     source    Published processor: tokens are looked for anywhere in the text, tasks without input first.
     """
-    for task in sorted(TASKS, key=lambda task: task.input != "none"):
+    for task in TASKS:  # the table lists those without input first
         if task.token not in text:
             continue
         if task.input != "none":

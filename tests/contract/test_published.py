@@ -95,9 +95,11 @@ def test_small_lines_of_text_were_dropped_until_july_2024():
     raw = "Small" + spell_all((1, 1, 2, 2, 2, 2, 1, 1))
     assert published_regions(raw, "quads", (1000, 1000), quad_area=0.01) == ()
     assert len(published_regions(raw, "quads", (1000, 1000))) == 1
-    # By hand: 500 x 500 of 1000 x 1000 is a quarter; the open sum sees 3 of 4 edges of the square at the origin.
-    large = "Large" + spell_all((0, 0, 500, 0, 500, 500, 0, 500))
-    assert len(published_regions(large, "quads", (1000, 1000), quad_area=0.2)) == 1
+    # By hand: a square of 100 x 100 px is 0.010 of the image, but the published sum leaves out its left edge and
+    # gets (-10050 + 20050 + 20050) / 2 = 15025 px, which is 0.015.
+    square = "Square" + spell_all((100, 100, 200, 100, 200, 200, 100, 200))
+    assert len(published_regions(square, "quads", (1000, 1000), quad_area=0.012)) == 1
+    assert published_regions(square, "quads", (1000, 1000), quad_area=0.016) == ()
 
 
 def test_the_transformers_library_cuts_to_whole_pixels():
