@@ -75,12 +75,12 @@ def native_rows(entries: int) -> int:
 
 
 @torch.no_grad()
-def draw_weights(model: torch.nn.Module, seed: int) -> None:
+def draw_weights(model: torch.nn.Module, seed: int, std: float = 0.1, embed_std: float = 0.3) -> None:
     """Fill every parameter with normal numbers; norm weights lie around 1, the embedding is wide enough to see."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        std = 0.3 if "shared" in name else 0.1
-        noise = torch.randn(parameter.shape, generator=generator) * std
+        scale = embed_std if "shared" in name or "seq2seq.embed" in name else std
+        noise = torch.randn(parameter.shape, generator=generator) * scale
         is_norm = "norm" in name and name.endswith("weight")
         parameter.copy_(noise + 1.0 if is_norm else noise)
 
