@@ -103,14 +103,14 @@ def run(
     """Ask one or several tasks about images."""
     tasks = [find_task(word) for word in task]
     box = _parse_region(region)
-    for one in tasks:  # a mistake in the question is told once, before anything is loaded
-        input_of(one, text, box, (10**9, 10**9))
+    for kind in tasks:  # a mistake in the question is told once, before anything is loaded
+        input_of(kind, text, box, (10**9, 10**9))
     if resume and out is None:
         raise BadConfig("--resume needs --out: the folder whose answers.jsonl says what is done")
     how = cast(Decoding, _one_of("--decoding", decoding, ("default", "published")))
     options = AskOptions(decoding=how, beams=beams, max_tokens=max_tokens)
     names = expand(images)
-    asked = [Asked(name, one, text, region) for name in names for one in tasks]
+    asked = [Asked(name, kind, text, region) for name in names for kind in tasks]
     done = _answered(out) if resume and out else set()
     todo = [one for one in asked if one.key not in done]
     if len(todo) < len(asked):
