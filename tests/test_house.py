@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ HOUSE = {
     "data": "words chance glyphs shapes painting world sentences questions truth album formats store mixture",
     "engine": "",
     "training": "train adapt tower",
-    "evaluation": "metrics benchmarks report",
+    "evaluation": "metrics scoring benchmarks report",
     "serving": "",
     "export": "",
     "experiments": "",
@@ -202,6 +203,29 @@ def check_contract(files: list[Source]) -> list[str]:
     return complaints
 
 
+def check_dependencies(files: list[Source], promised: set[str]) -> list[str]:
+    """What is imported when a file is, must come with a plain install; extras may only be imported late."""
+    complaints = []
+    for source in files:
+        for found in imports(source, set()):
+            top = found.module.split(".")[0]
+            known = top in promised or top in sys.stdlib_module_names or is_ours(top)
+            if not (known or found.hidden or found.for_types):
+                complaints.append(f"{source.path}:{found.line} imports {top}, no dependency in pyproject.toml")
+    return complaints
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def promised_modules() -> set[str]:
+    """The modules of a plain install, by the name they are imported under."""
+    imported_as = {"pillow": "PIL", "opencv-python-headless": "cv2"}
+    names = [re.split(r"[^\w.-]", line)[0] for line in project()["dependencies"]]
+    return {imported_as.get(name, name) for name in names}
+
+
 def check_transformers(files: list[Source]) -> list[str]:
     """Only a specialist of the engine may use transformers, and only when it is called."""
     return [
@@ -320,6 +344,7 @@ def tracked_texts() -> dict[str, str]:
 CHECKS: dict[str, Callable[[], list[str]]] = {
     "files import only files above them": lambda: check_order(PACKAGE),
     "the contract needs numpy and no more": lambda: check_contract(PACKAGE),
+    "a plain install has what is imported": lambda: check_dependencies(PACKAGE, promised_modules()),
     "transformers is never imported": lambda: check_transformers(PACKAGE),
     "nothing is too large": lambda: check_sizes(EVERYTHING),
     "everything public says what it gives": lambda: check_docstrings(PACKAGE),
@@ -336,7 +361,7 @@ def test_the_house_rule_holds(rule):
 
 
 def test_the_sweep_saw_the_house():
-    assert len(CHECKS) == 8
+    assert len(CHECKS) == 9
     assert len(PACKAGE) > 30
     assert {"openflorence/errors.py", "tests/test_house.py"} <= {source.path for source in EVERYTHING}
     assert {"pyproject.toml", "tests/test_house.py"} <= set(tracked_texts())
@@ -398,6 +423,16 @@ def test_what_is_allowed_is_not_seen():
 def test_a_heavy_contract_is_seen(text):
     assert check_contract([Source("openflorence/contract/regions.py", text)])
     assert check_contract([Source("openflorence/contract/regions.py", f"try:\n    {text}\nexcept ImportError: ...")])
+
+
+def test_a_dependency_that_was_not_promised_is_seen():
+    def check(text: str) -> list[str]:
+        return check_dependencies([Source("openflorence/a.py", text)], {"torch"})
+
+    assert check("import peft")
+    assert check("try:\n    from peft import tuners\nexcept ImportError: ...")
+    assert check("import torch.nn\nimport os\ndef f():\n    import peft") == []
+    assert {"torch", "PIL", "cv2", "numpy"} <= promised_modules()
 
 
 @pytest.mark.parametrize("path", ["openflorence/model/a.py", "openflorence/engine/a.py", "openflorence/cli.py"])
@@ -489,4 +524,4 @@ def test_the_front_door_has_four_names_and_a_version():
 
 
 def test_the_version_is_the_one_of_the_package():
-    assert openflorence.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert openflorence.__version__ == project()["version"]

@@ -166,11 +166,13 @@ def _read_url(url: str, limits: ImageLimits) -> bytes:
     worker = Thread(target=download.run, name="openflorence-download", daemon=True)
     worker.start()
     worker.join(limits.timeout_s)
-    if worker.is_alive():
+    error = download.error
+    # The worker may notice first, in its loop or at its socket; urllib wraps the latter.
+    if worker.is_alive() or isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", 0), TimeoutError):
         download.stop()
-        raise BadImage(f"{name_source(url)} did not arrive within {limits.timeout_s:g} s")
-    if download.error is not None:
-        raise download.error
+        raise BadImage(f"{name_source(url)} did not arrive within {limits.timeout_s:g} s") from error
+    if error is not None:
+        raise error
     return download.data
 
 
@@ -219,7 +221,9 @@ class _Download:
         if expected is not None and expected > self.limits.max_bytes:
             raise _too_large(self.url, f"{expected} bytes", self.limits)
         pieces = io.BytesIO()
-        while pieces.tell() <= self.limits.max_bytes and time.monotonic() < self.deadline_s:
+        while pieces.tell() <= self.limits.max_bytes:
+            if time.monotonic() > self.deadline_s:
+                raise TimeoutError
             piece = response.read1(_CHUNK_BYTES)  # whatever has come; read() would wait for the whole chunk
             if not piece:
                 break

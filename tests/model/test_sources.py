@@ -176,7 +176,7 @@ def test_a_slow_server_is_left_in_time_and_its_thread_ends(server, page):
     start = time.monotonic()
     with pytest.raises(BadImage, match=r"did not arrive within 0\.4 s"):
         read_image(f"{server}/{page}", ImageLimits(timeout_s=0.4))
-    assert time.monotonic() - start < 2  # 0.4 s, and room for a busy machine
+    assert time.monotonic() - start < 5  # 0.4 s, and room for a busy machine
     for thread in threading.enumerate():
         if thread.name == "openflorence-download":
             thread.join(3)
