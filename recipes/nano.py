@@ -30,12 +30,13 @@ class Settings:
     """What may be changed from the command line."""
 
     out: Path = Path("runs/nano")  # run folder; the checkpoint is written to out/checkpoint
-    images: int = 24  # images a batch
-    targets: int = 4  # targets per image, on one encoding
     tower_steps: int = 4000  # batches of the first stage
-    tower_peak: float = 1.5e-3  # its highest learning rate
-    task_steps: int = 8000  # batches of the second stage
-    task_peak: float = 1e-3  # its highest learning rate
+    tower_images: int = 24  # images in each of them
+    tower_peak: float = 1.5e-3  # highest learning rate of the first stage
+    task_steps: int = 4000  # batches of the second stage
+    task_images: int = 16  # images in each of them
+    targets: int = 6  # targets per image, on one encoding
+    task_peak: float = 1e-3  # highest learning rate of the second stage
     blur_bins: float = 5.0  # width of a location's target, in bins; nano's pixels are 7.8 bins wide
     workers: int = 1  # processes that draw scenes
     threads: int = 2  # processor threads of the network
@@ -58,7 +59,7 @@ def run(settings: Settings, report: Callable[[str], None] = print) -> Path:
 def start_tower(network: Network, text: Text, settings: Settings, report: Callable[[str], None]) -> dict[str, Tensor]:
     """Train the tower to name its cells; gives the averaged weights of the whole network."""
     mixture = MixtureConfig(
-        side_px=NANO.side_px, images=settings.images, targets=0, keep_scenes=True, seed=settings.seed
+        side_px=NANO.side_px, images=settings.tower_images, targets=0, keep_scenes=True, seed=settings.seed
     )
     plan = TrainSettings(
         steps=settings.tower_steps,
@@ -77,7 +78,7 @@ def start_tower(network: Network, text: Text, settings: Settings, report: Callab
 def learn_tasks(network: Network, text: Text, settings: Settings, report: Callable[[str], None]) -> dict[str, Tensor]:
     """Train every task on scenes that the first stage did not see; gives the averaged weights."""
     mixture = MixtureConfig(
-        side_px=NANO.side_px, images=settings.images, targets=settings.targets, seed=settings.seed + 1
+        side_px=NANO.side_px, images=settings.task_images, targets=settings.targets, buckets=4, seed=settings.seed + 1
     )
     plan = TrainSettings(
         steps=settings.task_steps,
@@ -109,4 +110,6 @@ def adopt(network: Network, weights: dict[str, Tensor]) -> None:
 
 def smoke(out: Path) -> Settings:
     """The same recipe, small enough for a test."""
-    return replace(Settings(), out=out, images=2, targets=3, tower_steps=2, task_steps=2, workers=0)
+    return replace(
+        Settings(), out=out, tower_images=2, task_images=2, targets=3, tower_steps=2, task_steps=2, workers=0
+    )
