@@ -124,6 +124,7 @@ def test_greedy_gives_the_published_tokens(seed: int):
     [
         {"num_beams": 5, "length_penalty": 2.0},
         {"num_beams": 2, "length_penalty": 0.0, "early_stopping": False},
+        {"num_beams": 2, "length_penalty": 2.0, "early_stopping": False},  # whether to stop decides most answers
         {"num_beams": 4, "length_penalty": -1.0, "early_stopping": False},
         {"num_beams": 3, "no_repeat_ngram_size": 1},
         {"num_beams": 3, "no_repeat_ngram_size": 2},
@@ -134,8 +135,8 @@ def test_greedy_gives_the_published_tokens(seed: int):
 def test_other_settings_give_the_tokens_of_transformers(seed: int, changes: dict[str, object]):
     names = {"num_beams": "beams", "no_repeat_ngram_size": "no_repeat_ngram"}
     settings = published(max_tokens=20, **{names.get(name, name): value for name, value in changes.items()})
-    wanted = published_ids(seed, [6, 2], 1.0, max_new_tokens=20, **{"early_stopping": True} | changes)
-    assert [whole(answer) for answer in decoded(seed, [6, 2], settings, 1.0)] == wanted
+    wanted = published_ids(seed, [6, 2], 2.0, max_new_tokens=20, **{"early_stopping": True} | changes)
+    assert [whole(answer) for answer in decoded(seed, [6, 2], settings, 2.0)] == wanted
 
 
 def test_the_drawn_models_end_early_at_the_limit_and_in_between():

@@ -86,10 +86,11 @@ def test_a_request_that_leaves_takes_nothing_along(beams: int):
     mask = torch.arange(11) < torch.tensor([[11], [4], [7], [9]])
     decoder, generator = FastDecoder(network), torch.Generator().manual_seed(3)
     ids = torch.randint(4, 50, (4, 6, beams), generator=generator)
+    parents = torch.randint(0, beams, (4, 6, beams), generator=generator)  # different ones for each request
     session = decoder.begin(memory, mask, beams)
     here = [0, 1, 2, 3]
     for step, leaving in enumerate([None, 1, None, 0, 0, None]):
-        x = session.step(ids[here, step].flatten())
+        x = session.step(ids[here, step].flatten(), parents[here, step])
         if leaving is not None:
             session.leave(leaving)
             here[leaving] = here[-1]
@@ -97,7 +98,7 @@ def test_a_request_that_leaves_takes_nothing_along(beams: int):
     assert here == [3]  # it was moved twice
     alone = decoder.begin(memory[3:], mask[3:], beams)
     for step in range(6):
-        wanted = alone.step(ids[3, step].flatten())
+        wanted = alone.step(ids[3, step].flatten(), parents[3:, step])
     torch.testing.assert_close(x, wanted, atol=1e-5, rtol=0)
 
 
