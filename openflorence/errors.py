@@ -5,7 +5,8 @@ OpenFlorenceError
 ├── BadCheckpoint    weights or tokenizer files that are missing, misshapen or of an unknown layout
 ├── BadImage         an image that cannot be read, or is outside the limits
 ├── BadPrompt        a task that does not exist, or a task without (or with the wrong) input
-└── BadRegion        a box, quad or polygon that is empty, not finite, or outside its image
+├── BadRegion        a box, quad or polygon that is empty, not finite, or outside its image
+└── TrainingDiverged a loss or gradient that is not finite: the run stopped, its last saved state is still good
 
 A message says what failed, what was seen, what is allowed and what to do next. Our own mistakes are `assert`.
 """
@@ -33,3 +34,7 @@ class BadPrompt(OpenFlorenceError, ValueError):
 
 class BadRegion(OpenFlorenceError, ValueError):
     """Raised when a region cannot be written as locations of its image."""
+
+
+class TrainingDiverged(OpenFlorenceError, ArithmeticError):
+    """Raised when a training step gives numbers that are not finite, before they reach the weights."""

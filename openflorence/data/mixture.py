@@ -4,7 +4,7 @@ Axes: B images, P (image, target) pairs, S prompt tokens, T answer tokens.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -21,9 +21,10 @@ from openflorence.data.truth import Example, ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.errors import BadConfig
 from openflorence.model.images import to_pixels
-from openflorence.model.tokenizer import Text
+from openflorence.model.tokenizer import BASE_TOKENS, Text
 
 IGNORED = -100  # a label that is not in the loss: padding
+_PAD, _START = BASE_TOKENS.index("<pad>"), BASE_TOKENS.index("</s>")  # </s> starts the decoder, as published
 
 # Seeds below are for evaluation only; training draws from here up, so that no score is of a scene that was learnt.
 FIRST_TRAINING_SEED = 1_000_000
@@ -76,9 +77,9 @@ class MixtureConfig:
     """What a batch of drawn scenes is made of."""
 
     world: WorldConfig = field(default_factory=WorldConfig)
-    side_px: int = 128  # side of the network's input
+    side_px: int = 128  # side of the network's input; the world's own side_px is not used
     images: int = 24  # B, images a batch
-    targets: int = 4  # targets per image, on one encoding; 0 for batches of scenes alone
+    targets: int = 4  # different tasks asked per image, on one encoding; 0 for batches of scenes alone
     keep_scenes: bool = False  # put the scenes into the batch, for losses on their exact truth
     buckets: int = 2  # groups of similar answer length that a batch is cut into, to save padding
     weights: Mapping[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))  # task name -> how often
@@ -89,6 +90,13 @@ class MixtureConfig:
         unknown = sorted(set(self.weights) - set(_NAMES))
         if unknown or not any(weight > 0 for weight in self.weights.values()):
             raise BadConfig(f"task weights name {unknown or 'nothing'}; give a weight above 0 to {', '.join(_NAMES)}")
+        if min(self.images, self.buckets) < 1 or min(self.targets, self.seed, *self.weights.values()) < 0:
+            raise BadConfig(
+                f"images={self.images}, buckets={self.buckets}, targets={self.targets}, seed={self.seed}, weights "
+                f"{dict(self.weights)}: allowed are at least 1 image and bucket, and nothing below 0"
+            )
+        if not 0 <= self.large_share <= 1:
+            raise BadConfig(f"large_share {self.large_share}: a share is from 0 to 1")
 
 
 class DrawnMixture(Dataset[Batch]):
@@ -104,6 +112,7 @@ class DrawnMixture(Dataset[Batch]):
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
+        """Draw the batch of a step. Any step has one; `steps` only says how many a loader takes by itself."""
         cv2.setNumThreads(1)  # the worker shares its cores with the network
         config = self.config
         rng = np.random.Generator(np.random.PCG64([config.seed, step]))
@@ -121,7 +130,7 @@ class DrawnMixture(Dataset[Batch]):
     def _draw(self, seed: int, rng: np.random.Generator) -> Scene:
         large = rng.random() < self.config.large_share
         side_px = 2 * self.config.side_px if large else self.config.side_px
-        return draw_scene(seed, _at_side(self.config.world, side_px))
+        return draw_scene(seed, replace(self.config.world, side_px=side_px))
 
     def _pose(self, scene: Scene, rng: np.random.Generator) -> list[Example]:
         """Pose `targets` different tasks, fewer where the scene cannot pose some."""
@@ -131,11 +140,6 @@ class DrawnMixture(Dataset[Batch]):
         return [example for example in posed if example is not None]
 
 
-def _at_side(world: WorldConfig, side_px: int) -> WorldConfig:
-    fields = {name: getattr(world, name) for name in world.__dataclass_fields__}
-    return WorldConfig(**(fields | {"side_px": side_px}))
-
-
 def spell_example(example: Example, text: Text) -> tuple[list[int], list[int]]:
     """Token ids of the prompt and of the answer, each as `<s>` .. `</s>`."""
     prompt = fill_sentence(example.task, example.answer.input)
@@ -143,7 +147,11 @@ def spell_example(example: Example, text: Text) -> tuple[list[int], list[int]]:
 
 
 def collate(examples: Sequence[tuple[int, Example]], text: Text, buckets: int = 1) -> tuple[Pairs, ...]:
-    """Spell (image row, example) pairs and pad them, in groups of similar answer length."""
+    """Spell (image row, example) pairs and pad them.
+
+    buckets   groups of similar answer length to cut them into; the loss is a sum over tokens, so it is the same.
+    returns   one Pairs a group, short answers first; nothing for no examples.
+    """
     spelt = [(row, example.task.name, *spell_example(example, text)) for row, example in examples]
     spelt.sort(key=lambda item: len(item[3]))
     if not spelt:
@@ -154,15 +162,15 @@ def collate(examples: Sequence[tuple[int, Example]], text: Text, buckets: int = 
 
 def _pad(spelt: Sequence[tuple[int, str, list[int], list[int]]]) -> Pairs:
     rows, tasks, prompts, answers = zip(*spelt, strict=True)
-    prompt_ids = _rectangle(prompts, fill=1)
+    prompt_ids = _rectangle(prompts, fill=_PAD)
     labels = _rectangle(answers, fill=IGNORED)
     decoder_ids = labels.roll(1, dims=1)
-    decoder_ids[:, 0] = 2  # </s> starts the decoder
+    decoder_ids[:, 0] = _START
     return Pairs(
         image_rows=torch.tensor(rows),
         prompt_ids=prompt_ids,
         prompt_mask=_rectangle([[1] * len(prompt) for prompt in prompts], fill=0).bool(),
-        decoder_ids=decoder_ids.masked_fill(decoder_ids == IGNORED, 1),
+        decoder_ids=decoder_ids.masked_fill(decoder_ids == IGNORED, _PAD),
         labels=labels,
         tasks=tasks,
     )

@@ -47,9 +47,9 @@ class CellLabels:
 
 
 def label_cells(scenes: Sequence[Scene], grid_hw: tuple[int, int]) -> CellLabels:
-    """Give every cell the names and the box of the thing that covers most of it.
+    """Give every cell the names and the box of the thing that covers most of it, if that is more than a fifth.
 
-    grid_hw   rows and columns of cells; they must divide the scene's height and width.
+    grid_hw   rows and columns of cells; at most the pixels of the scenes, which may differ in size.
     """
     parts = [_label_scene(scene, grid_hw) for scene in scenes]
     table = torch.from_numpy(np.stack(parts))  # (B, N, questions + 4)
@@ -87,7 +87,11 @@ class CellHead(nn.Module):
         labels: CellLabels,
         blur: Float[Tensor, "1000 1000"],
     ) -> dict[str, Tensor]:
-        """Cross-entropy of every read-out; `locations` are the embedding rows of the bins, `blur` their targets."""
+        """Mean cross-entropy of every read-out; 0 for a question that no cell is asked, as "word" without signs.
+
+        locations  embedding rows of the bins: a side is answered by its nearest row.
+        blur       what each bin's answer should be, from location_blur.
+        """
         losses = {
             "filled": F.binary_cross_entropy_with_logits(self.filled(cells)[..., 0], labels.filled.to(cells.dtype))
         }
@@ -97,18 +101,23 @@ class CellHead(nn.Module):
             losses[question] = F.cross_entropy(logits, rows) if len(rows) else logits.sum()
         shown = cells[labels.filled]
         logits = self.sides(shown).unflatten(-1, (4, -1)) @ locations.T  # (things' cells, 4, 1000)
-        losses["box"] = F.cross_entropy(logits.flatten(0, 1), blur[labels.bins[labels.filled].flatten()])
+        wanted = blur[labels.bins[labels.filled].flatten()]
+        losses["box"] = F.cross_entropy(logits.flatten(0, 1), wanted) if len(wanted) else logits.sum()
         return losses
 
     @torch.no_grad()
     def scores(
         self, cells: Float[Tensor, "B N D"], locations: Float[Tensor, "1000 D"], labels: CellLabels
     ) -> dict[str, Tensor]:
-        """Share of cells named right per question, and the median error of a side in bins."""
+        """Share of cells named right per question, and the median error of a side in bins; only what was asked."""
         right = {}
         for question, head in self.names.items():
             asked = labels.names[question] != _UNASKED
-            right[f"{question}_right"] = (head(cells[asked]).argmax(-1) == labels.names[question][asked]).float().mean()
+            if asked.any():
+                named = head(cells[asked]).argmax(-1)
+                right[f"{question}_right"] = (named == labels.names[question][asked]).float().mean()
+        if not labels.filled.any():
+            return right
         guess = (self.sides(cells[labels.filled]).unflatten(-1, (4, -1)) @ locations.T).argmax(-1)
         right["side_bins"] = (guess - labels.bins[labels.filled]).abs().float().median()
         return right

@@ -3,7 +3,7 @@
 A run lives in a folder: `state.safetensors` (weights, averaged weights, both Adam moments, the step) is replaced by
 rename every `save_every` steps, `train.jsonl` gets a line every `log_every`. Started again with the same settings, a
 run that was killed goes on from its last state and reaches the weights it would have reached: batch n depends on n
-alone, and chance inside the network is seeded by the step.
+alone, and chance inside the network is seeded by the step. Steps that were lost with the kill are logged again.
 Source: spec section 7 (objective, AdamW, cosine with linear warm-up); averaging and clipping are ours.
 """
 
@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from openflorence.contract.locations import BINS
 from openflorence.data.mixture import IGNORED, Batch, Pairs
-from openflorence.errors import BadConfig
+from openflorence.errors import BadConfig, TrainingDiverged
 from openflorence.model.florence import Network
 
 Loss = Callable[[Batch, int], dict[str, Tensor]]  # a batch and its step -> the parts of the loss, "loss" their total
@@ -42,7 +42,7 @@ class TrainSettings:
     betas: tuple[float, float] = (0.9, 0.98)  # of Adam
     clip: float = 1.0  # largest norm of the gradient
     blur_bins: float = 4.0  # a location's target is a Gaussian this wide over neighbouring bins; 0 is the plain target
-    average: float = 0.999  # decay of the averaged weights, which are the ones to keep; 0 keeps the last
+    average: float = 0.999  # how much of the averaged weights, the ones to keep, stays at a step; 0 keeps the last
     save_every: int = 250  # steps
     log_every: int = 50  # steps
     workers: int = 1  # processes that draw ahead of the network; 0 draws in between
@@ -52,11 +52,18 @@ class TrainSettings:
         if self.steps < 1 or not 0 <= self.warmup <= self.steps or not 0 <= self.average < 1:
             raise BadConfig(
                 f"steps={self.steps}, warmup={self.warmup}, average={self.average}: "
-                "allowed are steps >= 1, warm-up within them, an average in 0..1"
+                "allowed are steps >= 1, warm-up within them, an average from 0 to below 1"
             )
+        if min(self.peak_rate, self.tower_rate, self.weight_decay, self.blur_bins, self.workers) < 0 or self.clip <= 0:
+            raise BadConfig(
+                f"peak_rate={self.peak_rate}, tower_rate={self.tower_rate}, weight_decay={self.weight_decay}, "
+                f"blur_bins={self.blur_bins}, workers={self.workers}, clip={self.clip}: none below 0, clip above 0"
+            )
+        if min(self.save_every, self.log_every) < 1:
+            raise BadConfig(f"save_every={self.save_every}, log_every={self.log_every}: give 1 step or more")
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
+        """Learning rate of a step, counted from 0: a linear warm-up times a cosine that ends at 0 after the last."""
         warm = min(1.0, (step + 1) / max(self.warmup, 1))
         return self.peak_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
@@ -99,9 +106,15 @@ def pairs_logits(network: Network, image_tokens: Float[Tensor, "B N D"], pairs: 
 
 
 def sequence_loss(network: Network, blur: Float[Tensor, "1000 1000"] | None, first_location: int) -> Loss:
-    """Make the loss of the recipe: the mean over all target tokens of the batch, and the same per task."""
+    """Make the loss of the recipe.
+
+    returns   under "loss" the mean over all target tokens of a batch, whatever pair they belong to; under the name of
+              each task, for the log, the mean over its pairs of their mean over tokens.
+    """
 
     def loss(batch: Batch, step: int) -> dict[str, Tensor]:
+        if not batch.pairs:  # no scene could pose its tasks, as reading without signs: a step with gradients of zero
+            return {"loss": sum((0.0 * weight.sum() for weight in network.parameters()), batch.pixels.new_zeros(()))}
         image_tokens = network.encode_image(batch.pixels)
         total = image_tokens.new_zeros(())
         tokens = sum(int((pairs.labels != IGNORED).sum()) for pairs in batch.pairs)
@@ -118,7 +131,11 @@ def sequence_loss(network: Network, blur: Float[Tensor, "1000 1000"] | None, fir
 
 
 def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, object]]:
-    """Split the parameters by weight decay and by rate; a tower rate of 0 freezes the tower."""
+    """Split the parameters by weight decay and by rate.
+
+    Parameters called "tower..." follow settings.tower_rate: 0 takes requires_grad off, anything else puts it on. Other
+    parameters without requires_grad are left out.
+    """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         in_tower = name.startswith("tower.")
@@ -152,14 +169,17 @@ def train(
     loss      what to minimise; its "loss" is differentiated, the rest is logged.
     batches   item n is the batch of step n; len(batches) is at least settings.steps.
     folder    where the run lives; a state found there is taken up.
-    report    gets a line of progress every log_every steps.
+    report    gets the table of parameters, and then a line of progress every log_every steps.
     returns   the averaged weights (or the last ones when settings.average is 0), by parameter name.
+    raises    BadConfig when the folder holds the state of another network.
+              TrainingDiverged when loss or gradient are not finite; the weights are those of the step before.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network.train()
     optimizer = torch.optim.AdamW(parameter_groups(network, settings), betas=settings.betas)
     average = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     start = load_state(folder, network, optimizer, average)
+    report(parameter_report(network))
     meter = Meter(folder / "train.jsonl", start, settings, report)
     for step, batch in enumerate(_from(batches, start, settings), start=start):
         torch.manual_seed(settings.seed * 1_000_003 + step)
@@ -167,6 +187,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        check_finite(step, parts["loss"], norm, folder)
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(step) * group["scale"]
         optimizer.step()
@@ -190,8 +211,35 @@ def _from(batches: Dataset[Batch], start: int, settings: TrainSettings) -> Itera
     return iter(loader)
 
 
+def parameter_report(network: nn.Module) -> str:
+    """Table of what is trained: a line for each part of the network, with its trainable and its frozen numbers."""
+    counts: dict[str, list[int]] = {}
+    for name, parameter in network.named_parameters():
+        part = counts.setdefault(name.removeprefix("network.").partition(".")[0], [0, 0])
+        part[not parameter.requires_grad] += parameter.numel()
+    counts["total"] = [sum(column) for column in zip(*counts.values(), strict=True)]
+    lines = [f"{part:<12}{trained:>12,}{frozen:>12,}" for part, (trained, frozen) in counts.items()]
+    return "\n".join([f"{'parameters':<12}{'trainable':>12}{'frozen':>12}", *lines])
+
+
+def check_finite(step: int, loss: Tensor, norm: Tensor, folder: Path) -> None:
+    """Do nothing for a step whose numbers can be trusted.
+
+    raises    TrainingDiverged otherwise, so that neither the weights nor the saved state are spoilt.
+    """
+    if not (loss.isfinite() and norm.isfinite()):
+        raise TrainingDiverged(
+            f"step {step + 1}: the loss is {loss.item():g} and the norm of its gradient {norm.item():g}; both must be "
+            f"finite. The state in {folder} is from before this: go on from it with a lower peak_rate or a lower clip"
+        )
+
+
 @torch.no_grad()
 def _follow(average: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
+    """Move the average to `decay` of itself and the rest of the new weights: a mean over about 1 / (1 - decay) steps.
+
+    It irons out the jitter of single steps, as a lower learning rate would, while the weights themselves stay fast.
+    """
     decay = min(decay, (step + 1) / (step + 10))  # a young average follows faster
     parameters: list[Tensor] = list(network.parameters())
     torch._foreach_lerp_(list(average.values()), parameters, 1.0 - decay)
@@ -242,15 +290,16 @@ def save_state(
 def load_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
     """Take up the state of a folder; gives the next step, 0 when there is none.
 
-    raises    BadConfig when the state is of another network.
+    raises    BadConfig when the state is of another network, or is no state.
     """
     path = folder / "state.safetensors"
     if not path.exists():
         return 0
-    with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    step, tensors = _read_state(path)
     parameters = dict(network.named_parameters())
+    extra = sorted({name.removeprefix("weights/") for name in tensors if name.startswith("weights/")} - set(parameters))
+    if extra:
+        raise BadConfig(f"{path} is of another network: it has {extra[0]}, this one has not; use another run folder")
     for name, parameter in parameters.items():
         saved = tensors.get(f"weights/{name}")
         if saved is None or saved.shape != parameter.shape:
@@ -267,3 +316,12 @@ def load_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimize
                 "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(parameter.device),
             }
     return step
+
+
+def _read_state(path: Path) -> tuple[int, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            step = int(file.metadata()["step"])
+            return step, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise BadConfig(f"{path} is not the state of a run ({error}); remove it or use another run folder") from error
