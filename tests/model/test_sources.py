@@ -208,6 +208,8 @@ def test_messages_keep_secrets(server):
         with pytest.raises(BadImage) as caught:
             read_image(url)
         assert "s3cret" not in str(caught.value)
+    with pytest.raises(BadImage, match="user name or password"):
+        read_image("https://ann:s3cret@127.0.0.1/image.png")
     assert name_source("https://ann:s3cret@host.org/a.png?token=s3cret#s3cret") == "image 'https://host.org/a.png'"
 
 
@@ -323,6 +325,17 @@ def test_pipes_sockets_and_devices_are_refused_at_once(tmp_path):
                 continue
             with pytest.raises(BadImage, match="pipe, socket or device"):
                 read_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@pytest.mark.timeout(10)
+def test_a_file_that_became_a_pipe_meanwhile_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(png())
+    was = os.stat(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(os, "stat", lambda path: was)
+    with pytest.raises(BadImage, match="pipe, socket or device"):
+        read_bytes(str(tmp_path / "pipe"))
 
 
 def test_the_byte_limit_is_a_setting(tmp_path):
