@@ -333,9 +333,10 @@ def test_a_file_that_became_a_pipe_meanwhile_is_refused_at_once(tmp_path, monkey
     (tmp_path / "file").write_bytes(png())
     was = os.stat(tmp_path / "file")
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setattr(os, "stat", lambda path: was)
-    with pytest.raises(BadImage, match="pipe, socket or device"):
-        read_bytes(str(tmp_path / "pipe"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda path: was)
+        with pytest.raises(BadImage, match="pipe, socket or device"):
+            read_bytes(str(tmp_path / "pipe"))
 
 
 def test_the_byte_limit_is_a_setting(tmp_path):
