@@ -1,0 +1,21 @@
+"""The benchmarks run, at a size that means nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_against_transformers_runs_and_writes_what_it_prints(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.against_transformers", "--size", "tiny", "--threads", "1"]
+    command += ["--images", "2", "--answers", "2", "--tokens", "6", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-against-transformers.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    assert results["encode"]["max_difference"] < 1e-4  # one network on both sides
+    assert results["greedy"]["same_tokens"]
+    assert results["beams"]["same_tokens"]
+    assert min(side["peak_mb"] for side in results["memory"].values()) > 50
