@@ -14,6 +14,7 @@ from openflorence.model.florence import Network, init_weights
 from openflorence.model.tokenizer import Text, train_text
 
 SIDE_PX = 64
+WIDTH = 64
 WORLD = WorldConfig(side_px=SIDE_PX, max_objects=3)
 ALL = (*TASKS, FREE_TEXT)
 
@@ -24,7 +25,7 @@ def world_text() -> Text:
     return train_text(vocabulary_texts(scenes=20), 1600)
 
 
-def tiny_network(seed: int = 0, width: int = 64, dropout: float = 0.0) -> Network:
+def tiny_network(seed: int = 0, width: int = WIDTH, dropout: float = 0.0) -> Network:
     """A network that learns in seconds; 16 cells of 16 px."""
     config = FlorenceConfig(
         vision=VisionConfig(
