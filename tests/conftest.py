@@ -8,8 +8,11 @@ from jaxtyping import install_import_hook
 
 install_import_hook("openflorence.model", "beartype.beartype")
 
+from pathlib import Path  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from answering import write_checkpoint  # noqa: E402
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
@@ -17,3 +20,9 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def answering_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint that answers nonsense; see tests/answering.py. Read it, never write to it."""
+    return write_checkpoint(tmp_path_factory.mktemp("answering"))

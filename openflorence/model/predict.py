@@ -7,6 +7,7 @@ for answer in model.predict_many(requests): ...  # mixed tasks and sizes; the sa
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from openflorence.contract.answers import read_answer
+from openflorence.contract.locations import BINS
 from openflorence.contract.prompts import fill_sentence, input_of
 from openflorence.contract.regions import Answer, Region
-from openflorence.contract.tasks import Task, find_task
+from openflorence.contract.tasks import FREE_TEXT, Task, find_task
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
 from openflorence.model.checkpoint import Checkpoint, load_checkpoint
 from openflorence.model.decode import Decoded, DecodeSettings, Sampling, decode
@@ -31,6 +33,7 @@ from openflorence.model.images import read_image, to_batch
 from openflorence.model.sources import DEFAULT_LIMITS, ImageLimits
 
 Decoding = Literal["default", "published"]
+SHORTEST_PROMPT = 3  # tokens: <s>, a word, </s>
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ class AskOptions:
     def __post_init__(self) -> None:
         if self.decoding not in ("default", "published"):
             raise BadConfig(f"decoding is {self.decoding!r}; allowed are 'default' and 'published'")
+        # Checked where the search checks them, but now, before an image is read.
+        DecodeSettings(beams=self._beams(1), max_tokens=self.max_tokens, sampling=self.sampling)
 
     def settings(self, checkpoint: Checkpoint, task: Task) -> DecodeSettings:
         """Settle every setting for one task of one checkpoint."""
@@ -53,8 +58,11 @@ class AskOptions:
             settings = DecodeSettings.published(config)
         else:
             settings = DecodeSettings.for_task(config, task, checkpoint.text.size)
-        beams = self.beams if self.beams is not None else (1 if self.sampling else settings.beams)
+        beams = self._beams(settings.beams)
         return replace(settings, beams=beams, max_tokens=self.max_tokens, sampling=self.sampling)
+
+    def _beams(self, usual: int) -> int:
+        return self.beams if self.beams is not None else (1 if self.sampling else usual)
 
 
 DEFAULT_OPTIONS = AskOptions()
@@ -70,12 +78,20 @@ class Request:
     region: Region | Sequence[float] | None = None
 
 
+@dataclass(eq=False)
+class Opened:
+    """An image of a stream of requests: read once, and encoded once if a question needs it."""
+
+    source: Any  # what was given, kept so that nothing else gets its id
+    picture: Image.Image | OpenFlorenceError
+    tokens: Float[Tensor, "N D"] | None = None
+
+
 @dataclass(frozen=True)
 class Question:
-    """A request made ready: the picture, its place in the encoded batch, and the prompt."""
+    """A request made ready: the picture, the prompt, and how to search."""
 
     picture: Image.Image
-    place: int  # row of the image tokens
     task: Task
     words: str | None  # the input as Answer.input keeps it
     prompt_ids: tuple[int, ...]
@@ -95,17 +111,26 @@ class Florence:
 
         side_px   input size instead of the checkpoint's own: a side, or (height, width); as published it is 768.
         limits    what images may be like; see ImageLimits.
-        raises    BadConfig when the size gives a larger grid than the position tables have.
+        raises    BadConfig when the size gives a larger grid, or more image tokens, than the position tables have.
         """
         self.checkpoint, self.limits = checkpoint, limits
-        self.side_px = side_px or checkpoint.config.side_px
-        grid = checkpoint.config.vision.grid_hw(
-            self.side_px if isinstance(self.side_px, tuple) else (self.side_px, self.side_px)
-        )
-        most = checkpoint.config.vision.max_side
-        if not 1 <= min(grid) <= max(grid) <= most:
-            raise BadConfig(f"side_px {self.side_px} gives a grid of {grid} cells; allowed are 1 to {most} a side")
-        self._decoder: tuple[tuple[int, ...], FastDecoder] | None = None
+        self.side_px = checkpoint.config.side_px if side_px is None else side_px
+        config, side_hw = checkpoint.config, self.side_px
+        rows, columns = config.vision.grid_hw(side_hw if isinstance(side_hw, tuple) else (side_hw, side_hw))
+        most = config.vision.max_side
+        if not 1 <= min(rows, columns) <= max(rows, columns) <= most:
+            raise BadConfig(
+                f"side_px {self.side_px} gives a grid of {rows} x {columns} cells; allowed are 1 to {most} a side"
+            )
+        self.image_tokens = 1 + rows * columns  # the mean token and one a cell
+        self.max_prompt_tokens = config.text.positions - self.image_tokens
+        if self.max_prompt_tokens < SHORTEST_PROMPT:
+            raise BadConfig(
+                f"side_px {self.side_px} gives {self.image_tokens} image tokens, which leaves no room for a prompt in "
+                f"the {config.text.positions} positions of this checkpoint; give a smaller side"
+            )
+        self._decoder: FastDecoder | None = None
+        self._packed_from: list[tuple[torch.nn.Parameter, int, int]] = []
 
     @property
     def network(self) -> Network:
@@ -139,7 +164,8 @@ class Florence:
     def open(self, image: Any) -> "View":
         """Read and encode an image once, to be asked many things."""
         picture = read_image(image, self.limits)
-        return View(self, picture, self._encode([picture]))
+        with self._at_rest():
+            return View(self, picture, self._encode([picture])[0])
 
     def predict_many(
         self,
@@ -151,83 +177,105 @@ class Florence:
         """Answer many requests, in order: mixed images, tasks, sizes and lengths, the same answers as one by one.
 
         requests  taken as they come, `batch` at a time, so they may be endless; images that stand next to each other
-                  and are the same object or path are encoded once.
+                  and are the same object or path are read and encoded once. Do not overwrite an image that was given
+                  before its answer came.
         on_error  "raise" stops at the first bad request; "give" yields its error in place of its answer and goes on.
+        raises    BadConfig for options that no request could be answered with, before the first is taken.
         """
         if batch < 1:
             raise BadConfig(f"batch is {batch}; give 1 or more")
-        stream = iter(requests)
+        if on_error not in ("raise", "give"):
+            raise BadConfig(f"on_error is {on_error!r}; allowed are 'raise' and 'give'")
+        options.settings(self.checkpoint, FREE_TEXT).limit(self.checkpoint.config.text)
+        return self._stream(iter(requests), options, batch, on_error)
+
+    def _stream(self, stream: Iterator[Any], options: AskOptions, batch: int, on_error: str) -> Iterator[Any]:
+        last: Opened | None = None  # goes on from group to group: the tasks of one image may lie in two
         while group := list(islice(stream, batch)):
-            yield from self._answer_group(group, options, on_error)
-
-    def _answer_group(self, group: list[Any], options: AskOptions, on_error: str) -> list[Any]:
-        """Prepare a group, encode its different images in one go, and answer it."""
-        results: list[Any] = [None] * len(group)
-        pictures: list[Image.Image] = []
-        seen: dict[Any, int] = {}
-        questions: dict[int, Question] = {}
-        for place, given in enumerate(group):
-            try:
-                request = _as_request(given)
-                key = request.image if isinstance(request.image, str | Path) else id(request.image)
-                if key not in seen:
-                    picture = read_image(request.image, self.limits)
-                    seen[key] = len(pictures)
-                    pictures.append(picture)
-                row = seen[key]
-                questions[place] = self._question(pictures[row], row, request, options)
-            except OpenFlorenceError as error:
-                if on_error == "raise":
-                    raise
-                results[place] = error
-        if questions:
-            answers = self._answer(list(questions.values()), self._encode(pictures))
-            for place, answer in zip(questions, answers, strict=True):
+            results: list[Any] = [None] * len(group)
+            opened = {} if last is None else {_image_key(last.source): last}
+            asked: dict[int, tuple[Question, Opened]] = {}
+            for place, given in enumerate(group):
+                try:
+                    request = _as_request(given)
+                    last = self._look(request.image, opened)
+                    asked[place] = self._question(_picture_of(last), request, options), last
+                except OpenFlorenceError as error:
+                    if on_error == "raise":
+                        raise
+                    results[place] = error
+            for place, answer in zip(asked, self._answer_all(list(asked.values())), strict=True):
                 results[place] = answer
-        return results
+            yield from results
 
-    def _question(self, picture: Image.Image, place: int, request: Request, options: AskOptions) -> Question:
+    def _look(self, source: Any, opened: dict[Any, Opened]) -> Opened:
+        """Read an image unless it was read before; a dead URL is waited for once, not once a task."""
+        key = _image_key(source)
+        if key not in opened:
+            try:
+                opened[key] = Opened(source, read_image(source, self.limits))
+            except OpenFlorenceError as error:
+                opened[key] = Opened(source, error)
+        return opened[key]
+
+    def _question(self, picture: Image.Image, request: Request, options: AskOptions) -> Question:
         task = find_task(request.task)
         words = input_of(task, request.text, request.region, picture.size)
         prompt = fill_sentence(task, words)
+        if not _is_unicode(prompt):
+            raise BadPrompt(f"text={request.text!r} holds half a character (a lone surrogate): decode it as UTF-8")
         ids = tuple(self.checkpoint.text.encode(prompt))
-        most = self.checkpoint.config.text.positions - self._image_tokens
-        if len(ids) > most:
+        if len(ids) > self.max_prompt_tokens:
             raise BadPrompt(
-                f"the prompt has {len(ids)} tokens; beside {self._image_tokens} image tokens the limit is {most}: "
-                "shorten the text"
+                f"the prompt has {len(ids)} tokens; beside {self.image_tokens} image tokens the limit is "
+                f"{self.max_prompt_tokens}: shorten the text"
             )
-        return Question(picture, place, task, words, ids, options.settings(self.checkpoint, task))
+        return Question(picture, task, words, ids, options.settings(self.checkpoint, task))
 
-    @property
-    def _image_tokens(self) -> int:
-        height, width = self.side_px if isinstance(self.side_px, tuple) else (self.side_px, self.side_px)
-        rows, columns = self.checkpoint.config.vision.grid_hw((height, width))
-        return 1 + rows * columns
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """Evaluation mode without gradients; a training loop that asks in between finds its modes as they were."""
+        training = [module for module in self.network.modules() if module.training]
+        self.network.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            for module in training:
+                module.training = True
 
-    @torch.inference_mode()
     def _encode(self, pictures: list[Image.Image]) -> Float[Tensor, "B N D"]:
         weight = self.network.seq2seq.embed.weight
         pixels = to_batch(pictures, self.side_px).to(device=weight.device, dtype=weight.dtype)
-        return self.network.eval().encode_image(pixels)
+        return self.network.encode_image(pixels)
 
-    @torch.inference_mode()
-    def _answer(self, questions: list[Question], image_tokens: Float[Tensor, "B N D"]) -> list[Answer]:
+    def _answer_all(self, asked: list[tuple[Question, Opened]]) -> list[Answer]:
+        """Encode the images that still need it, all in one go, and answer."""
+        if not asked:
+            return []
+        fresh = list(dict.fromkeys(seen for _, seen in asked if seen.tokens is None))
+        with self._at_rest():
+            if fresh:
+                for seen, tokens in zip(fresh, self._encode([_picture_of(seen) for seen in fresh]), strict=True):
+                    seen.tokens = tokens.clone()  # not a view, which would keep its whole group in memory
+            return self._answer([(question, seen.tokens) for question, seen in asked if seen.tokens is not None])
+
+    def _answer(self, asked: list[tuple[Question, Tensor]]) -> list[Answer]:
         """Decode questions together where they search alike, and read their answers."""
-        answers: list[Answer | None] = [None] * len(questions)
-        for settings in dict.fromkeys(question.settings for question in questions):
-            alike = [place for place, question in enumerate(questions) if question.settings == settings]
-            prompts = [questions[place].prompt_ids for place in alike]
-            rows = torch.tensor([questions[place].place for place in alike], device=self.device)
-            ids, mask = _pad(prompts, self.checkpoint.config.text.pad, self.device)
-            memory, memory_mask = self.network.encode(image_tokens[rows], ids, mask)
+        answers: dict[int, Answer] = {}
+        for settings in dict.fromkeys(question.settings for question, _ in asked):
+            alike = [place for place, (question, _) in enumerate(asked) if question.settings == settings]
+            image_tokens = torch.stack([asked[place][1] for place in alike])
+            prompts = [asked[place][0].prompt_ids for place in alike]
+            ids, mask = _pad(prompts, self.checkpoint.config.text.pad, image_tokens.device)
+            memory, memory_mask = self.network.encode(image_tokens, ids, mask)
             for place, decoded in zip(alike, decode(self._fast_decoder(), memory, memory_mask, settings), strict=True):
-                answers[place] = self._read(questions[place], decoded)
-        return [answer for answer in answers if answer is not None]
+                answers[place] = self._read(asked[place][0], decoded)
+        return [answers[place] for place in range(len(asked))]
 
     def _read(self, question: Question, decoded: Decoded) -> Answer:
         text = self.checkpoint.text
-        first, last = text.first_location, text.first_location + 1000
+        locations = range(text.first_location, text.first_location + BINS)
         return read_answer(
             text.decode(decoded.ids),
             question.task,
@@ -236,22 +284,29 @@ class Florence:
             truncated=decoded.truncated,
             image=question.picture,
             location_logprobs=[
-                value for token, value in zip(decoded.ids, decoded.logprobs, strict=True) if first <= token < last
+                value for token, value in zip(decoded.ids, decoded.logprobs, strict=True) if token in locations
             ],
         )
 
     def _fast_decoder(self) -> FastDecoder:
-        """The packed decoder, packed again when a weight was changed since (a fine-tune, a merged adapter)."""
-        versions = tuple(x for p in self.network.parameters() for x in (id(p), 0 if p.is_inference() else p._version))
-        if self._decoder is None or self._decoder[0] != versions:
-            self._decoder = versions, FastDecoder(self.network)
-        return self._decoder[1]
+        """The packed decoder, packed again when a weight was changed since (a fine-tune, another device or type)."""
+        now = [
+            (weight, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+            for weight in self.network.seq2seq.parameters()
+        ]
+        # The weights themselves are kept: a new one may stand where one that was thrown away stood.
+        same = len(now) == len(self._packed_from) and all(
+            one[0] is other[0] and one[1:] == other[1:] for one, other in zip(now, self._packed_from, strict=True)
+        )
+        if self._decoder is None or not same:
+            self._decoder, self._packed_from = FastDecoder(self.network), now
+        return self._decoder
 
 
 class View:
     """One image, encoded. Every question on it costs only its own words."""
 
-    def __init__(self, model: Florence, picture: Image.Image, image_tokens: Float[Tensor, "1 N D"]) -> None:
+    def __init__(self, model: Florence, picture: Image.Image, image_tokens: Float[Tensor, "N D"]) -> None:
         self.model, self.image, self.image_tokens = model, picture, image_tokens
 
     @property
@@ -267,8 +322,9 @@ class View:
         options: AskOptions = DEFAULT_OPTIONS,
     ) -> Answer:
         """Answer one task about this image; arguments and errors as Florence.predict has them."""
-        request = Request(self.image, task, text, region)
-        return self.model._answer([self.model._question(self.image, 0, request, options)], self.image_tokens)[0]
+        question = self.model._question(self.image, Request(self.image, task, text, region), options)
+        with self.model._at_rest():
+            return self.model._answer([(question, self.image_tokens)])[0]
 
 
 def load(
@@ -292,16 +348,44 @@ def load(
     return Florence(checkpoint, side_px, limits)
 
 
-def _as_request(given: Request | tuple[Any, ...] | dict[str, Any]) -> Request:
+def _as_request(given: Any) -> Request:
     """Take a request in any of its three forms."""
     if isinstance(given, Request):
         return given
     try:
-        return Request(**given) if isinstance(given, dict) else Request(*given)
-    except TypeError as error:
-        raise BadPrompt(
-            f"a request is a Request, a tuple (image, task, text, region) or a dict of these, got {given!r}"
-        ) from error
+        if isinstance(given, dict):
+            return Request(**given)
+        if isinstance(given, tuple | list):
+            return Request(*given)
+    except TypeError:  # too few, too many, or a name it does not have
+        pass
+    seen = f"a dict of {', '.join(map(str, given))}" if isinstance(given, dict) else f"a {type(given).__name__}"
+    if isinstance(given, tuple | list):
+        seen += f" of {len(given)}"
+    raise BadPrompt(f"a request is a Request, a tuple (image, task, text, region) or a dict of these, got {seen}")
+
+
+def _image_key(source: Any) -> Any:
+    """What makes two images of a stream the same: their path, or being one object."""
+    return source if isinstance(source, str | Path) else id(source)
+
+
+def _picture_of(opened: Opened) -> Image.Image:
+    """The picture of an image that could be read.
+
+    raises    the BadImage that it could not be read with.
+    """
+    if isinstance(opened.picture, OpenFlorenceError):
+        raise opened.picture
+    return opened.picture
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _pad(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
