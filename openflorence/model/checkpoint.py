@@ -54,6 +54,7 @@ class Stored:
     layout: Layout
     config: FlorenceConfig
     text: Text
+    network: Network  # shapes without numbers
     weights: dict[str, Tensor]
 
     @property
@@ -73,7 +74,7 @@ def load_checkpoint(
     promise   nothing is drawn at random, and no code of the folder is run.
     """
     stored = read_folder(Path(folder))
-    network = empty_network(stored.config)
+    network = stored.network
     wanted = dtype or torch.float32
     weights = {name: tensor.to(device=device, dtype=wanted) for name, tensor in stored.weights.items()}
     table = cosine_table(stored.config.vision.max_frames, stored.config.vision.widths[-1])
@@ -198,8 +199,9 @@ def read_folder(folder: Path) -> Stored:
             f"{folder}: the tokenizer has {text.size} entries, the embedding {config.text.vocab} rows: "
             "tokenizer and weights are of different checkpoints"
         )
-    weights = rename_to_ours(tensors, layout, config)
-    return Stored(folder=folder, layout=layout, config=config, text=text, weights=weights)
+    network = empty_network(config)
+    weights = rename_to_ours(tensors, layout, config, network)
+    return Stored(folder=folder, layout=layout, config=config, text=text, network=network, weights=weights)
 
 
 def layout_of(keys: Iterable[str]) -> Layout:
@@ -218,13 +220,16 @@ def layout_of(keys: Iterable[str]) -> Layout:
     )
 
 
-def rename_to_ours(tensors: Mapping[str, Tensor], layout: Layout, config: FlorenceConfig) -> dict[str, Tensor]:
+def rename_to_ours(
+    tensors: Mapping[str, Tensor], layout: Layout, config: FlorenceConfig, network: Network | None = None
+) -> dict[str, Tensor]:
     """Give every tensor our name and orientation; tied copies, the logits bias and the frame table are checked.
 
+    network   of this config, if there is one already: says which weights there must be; it is not filled.
     raises    BadCheckpoint listing missing, extra and misshapen keys, all in one message.
     """
-    network = empty_network(config).state_dict()
-    table = key_table(config, network)
+    shapes = (network or empty_network(config)).state_dict()
+    table = key_table(config, shapes)
     rest = dict(tensors)
     embed = take_tied(rest, layout)
     check_logits_bias(rest.pop(LOGITS_BIAS, None) if layout == "microsoft" else None, config)
@@ -233,7 +238,7 @@ def rename_to_ours(tensors: Mapping[str, Tensor], layout: Layout, config: Floren
     for key in table:
         name = key.name(layout)
         tensor = embed if key.openflorence == EMBED else rest.pop(name, None)
-        wanted = shape_in(layout, key, network[key.openflorence])
+        wanted = shape_in(layout, key, shapes[key.openflorence])
         if tensor is None:
             if key.openflorence != FRAMES:  # recomputable
                 problems.append(f"missing {name} {wanted}")

@@ -309,6 +309,8 @@ def test_filler_rows_come_with_the_transformers_layout_and_go_with_it(nano, tmp_
     torch.testing.assert_close(embed[rows:], embed[:rows].mean(dim=0).expand(35, -1), atol=1e-6, rtol=0)
     save_checkpoint(native.network, native.text, tmp_path / "ours")
     assert load_checkpoint(tmp_path / "ours").filler_rows == 35  # kept: the network in hand is saved as it is
+    save_checkpoint(native.network, native.text, tmp_path / "ms", "microsoft")  # has no place for them
+    assert same_weights(load_checkpoint(tmp_path / "ms").network, nano.network)
     convert(tmp_path / "native", tmp_path / "converted", "openflorence")
     assert same_weights(load_checkpoint(tmp_path / "converted").network, nano.network)
 
