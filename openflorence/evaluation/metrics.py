@@ -4,6 +4,7 @@ Every figure of this project is a sum over a sum (`Parts`): correct boxes over b
 of images add up, so a figure and its uncertainty come from the same table of parts, one row an image.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -13,9 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openflorence.contract.shapes import Box, Polygon, Quad
-
-_FINER = 9  # rasters are drawn this much finer; odd, so that one fine pixel lies on each pixel's centre
-_SHIFT = 8  # fractional bits of a vertex given to OpenCV
 
 
 class Parts(NamedTuple):
@@ -72,23 +70,21 @@ def rasterise(rings: Iterable[Polygon], image_wh: tuple[int, int]) -> NDArray[np
     """Mark the pixels whose centre lies in one of the rings: (H, W).
 
     rings     parts of one mask, in pixels; they add up, so overlapping parts do not cancel out.
-    source    cv2.fillPoly on a raster _FINER times finer, because it also fills every pixel an edge runs through.
+    source    Even-odd rule, Shimrat 1962, exact. cv2.fillPoly also fills every pixel that an edge runs through: at
+              20 px a side, the outline of half a pixel that this adds is a tenth of the area.
     """
     width, height = image_wh
     mask = np.zeros((height, width), bool)
+    centres = np.arange(width) + 0.5
     for ring in rings:
-        points = np.array(ring, np.float64).reshape(-1, 2)
-        if not len(points):
-            continue
-        x0, y0 = np.floor(points.min(axis=0)).astype(int).clip(0, (width, height)).tolist()
-        x1, y1 = np.ceil(points.max(axis=0)).astype(int).clip(0, (width, height)).tolist()
-        if x1 <= x0 or y1 <= y0:
-            continue
-        fine = np.zeros(((y1 - y0) * _FINER, (x1 - x0) * _FINER), np.uint8)
-        # OpenCV counts from the centre of the first pixel, we from its corner.
-        line = ((points - (x0, y0)) * _FINER - 0.5) * 2**_SHIFT
-        cv2.fillPoly(fine, [line.round().astype(np.int32)], 1, shift=_SHIFT)
-        mask[y0:y1, x0:x1] |= fine[_FINER // 2 :: _FINER, _FINER // 2 :: _FINER] != 0
+        inside = np.zeros_like(mask)
+        for (ax, ay), (bx, by) in zip(ring, (*ring[1:], *ring[:1]), strict=True):
+            # The rows whose centre is between the ends; pixels left of the edge change sides there.
+            first, last = (min(max(math.ceil(y - 0.5), 0), height) for y in sorted((ay, by)))
+            if first < last:
+                x = ax + (np.arange(first, last) + 0.5 - ay) * (bx - ax) / (by - ay)
+                inside[first:last] ^= centres < x[:, None]
+        mask |= inside
     return mask
 
 
