@@ -53,7 +53,7 @@ class DepthwiseConv(nn.Conv2d):
     def __init__(self, width: int) -> None:
         super().__init__(width, width, 3, padding=1, groups=width)
 
-    def forward(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:  # type: ignore[override]
+    def forward(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
         return x + super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
@@ -175,5 +175,3 @@ class DaViT(nn.Module):
 def parameter_count(module: nn.Module) -> int:
     """Count the trainable numbers of a module, tied ones once."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-

@@ -1,6 +1,7 @@
 """The whole network: pixels and prompt ids to logits over the vocabulary.
 
-Axes: B batch, N image tokens (the mean token, then the cells row by row), S prompt tokens, T answer tokens, V vocabulary.
+Axes: B batch, N image tokens (the mean token, then the cells row by row), S prompt tokens, T answer tokens,
+V vocabulary.
 """
 
 import math
@@ -24,7 +25,7 @@ def cosine_table(frames: int, width: int) -> Float[Tensor, "frames C"]:
 
 
 class Projector(nn.Module):
-    """From the tower's map to image tokens: learned 2-D positions, the constant frame signal, mean token, projection."""
+    """From the tower's map to image tokens: positions, the constant frame signal, the mean token, the projection."""
 
     def __init__(self, config: VisionConfig, width: int) -> None:
         super().__init__()

@@ -68,9 +68,7 @@ class EncoderLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x: Float[Tensor, "B M D"], mask: Bool[Tensor, "B 1 1 M"] | None
-    ) -> Float[Tensor, "B M D"]:
+    def forward(self, x: Float[Tensor, "B M D"], mask: Bool[Tensor, "B 1 1 M"] | None) -> Float[Tensor, "B M D"]:
         x = self.self_norm(x + self.dropout(self.self_attn(x, x, mask)))
         x = self.ffn_norm(x + self.dropout(self.ffn(x)))
         if x.dtype == torch.float16:  # as published: half precision overflows here on some inputs
@@ -135,9 +133,7 @@ class Seq2Seq(nn.Module):
         self.encoder = Stack(config, [EncoderLayer(config) for _ in range(config.encoder_layers)])
         self.decoder = Stack(config, [DecoderLayer(config) for _ in range(config.decoder_layers)])
 
-    def encode(
-        self, tokens: Float[Tensor, "B M D"], mask: Bool[Tensor, "B M"] | None = None
-    ) -> Float[Tensor, "B M D"]:
+    def encode(self, tokens: Float[Tensor, "B M D"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B M D"]:
         """Read image and prompt tokens together; `mask` is True at real tokens, False at padding."""
         wide = None if mask is None else mask[:, None, None, :]
         x = self.encoder.place(tokens)
