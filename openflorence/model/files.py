@@ -5,7 +5,6 @@ Nothing here knows what a weight is for. A pickle that asks for anything but ten
 
 import json
 import os
-import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -95,13 +94,12 @@ def _read_zip(path: Path) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # files of the time before PyTorch's zip form cannot be mapped
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # a damaged or hostile file may provoke anything
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadCheckpoint(
-            f"{path} is a pickle that asks for more than tensors; it was not run. Use a safetensors file of the same "
-            f"weights ({str(error).splitlines()[0]})"
+            f"{path} is damaged, or a pickle that asks for more than tensors, which is never run: fetch it again, or "
+            f"use a safetensors file of the same weights ({why})"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise BadCheckpoint(f"{path} is damaged or no PyTorch file ({error}): fetch it again") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise BadCheckpoint(f"{path} is not a plain table of tensors: save the model's state dict alone")
     return tensors

@@ -152,6 +152,14 @@ def test_the_original_bias_and_positions_need_no_tokens_in_the_tokenizer(tmp_pat
     assert load_checkpoint(folder).text.encode("<loc_5>") == tiny_text().encode("<loc_5>")
 
 
+def test_the_text_config_governs_and_the_generation_config_fills_in(tmp_path):
+    # As published: early stopping is true in one file and false in the other, and the first is what takes effect.
+    folder = write_microsoft(tmp_path / "ms", microsoft_tensors(), early_stopping=True)
+    (folder / "generation_config.json").write_text(json.dumps({"early_stopping": False, "num_beams": 5}))
+    text = load_checkpoint(folder).config.text
+    assert (text.early_stopping, text.beams) == (True, 5)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ class Mischief:
 def test_a_pickle_that_would_run_code_is_refused_unrun(zipped, tmp_path):
     trace = tmp_path / "trace"
     torch.save({"a": Mischief(trace)}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(BadCheckpoint, match="more than tensors; it was not run"):
+    with pytest.raises(BadCheckpoint, match="asks for more than tensors"):
         read_tensors(tmp_path)
     assert not trace.exists()
 
