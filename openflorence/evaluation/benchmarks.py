@@ -196,7 +196,8 @@ def as_markdown(scores: WorldScores) -> str:
     """Give the figures as a table in percent: a row a task, its headline figure first, then all others."""
     head = ("task", "asked", "headline", "%", "±", "invalid", "truncated", "others, %")
     rows = [_markdown_row(task) for task in scores.tasks]
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head) - 1)]
+    widths.append(3)  # the last column is long in some rows only
     rule = tuple("-" * width for width in widths)
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in (head, rule, *rows)]
     beams = "default beams" if scores.options.beams is None else f"{scores.options.beams} beam(s)"
