@@ -119,7 +119,8 @@ def half_width(parts: NDArray[np.float64], rounds: int = 1000, seed: int = 0) ->
     """Half of the 95 % interval of a figure, had other images of the same kind been drawn.
 
     parts     (images, 2): right and whole of each image; both 0 where an image has no say.
-    returns   None when there was nothing to judge, or one image alone.
+    returns   None when there was nothing to judge, or one image alone; 0 when all images agree, which at 0 or 1 says
+              that the figure is at the end of its range, not that it is certain.
     source    Percentile bootstrap over images, Efron and Tibshirani 1993; the middle 95 % of `rounds` resamplings.
     """
     if len(parts) < 2 or not parts[:, 1].any():
