@@ -1,21 +1,25 @@
 """The command line: one short function per command. Data goes to standard output, everything else to standard error.
 
-The exit code is 0 only when every input was answered, 1 when some were not, 2 for a mistake in the command itself.
+The exit code is 0 only when every input was answered, 1 when some were not, 2 for a mistake in the command itself and
+130 when it was stopped.
 """
 
 import glob
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
+from datetime import date
 from importlib import import_module, metadata
+from itertools import chain, islice, repeat
 from pathlib import Path
 from pkgutil import iter_modules
 from platform import platform, python_version
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast, get_args
 
 import torch
 import typer
@@ -33,6 +37,7 @@ from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
 from openflorence.evaluation.benchmarks import as_markdown, evaluate_world, write_world_report
 from openflorence.model.checkpoint import convert as convert_checkpoint
+from openflorence.model.config import Layout
 from openflorence.model.doctor import explain_folder
 from openflorence.model.hub import resolve
 from openflorence.model.predict import AskOptions, Decoding, Florence, Request, load
@@ -49,7 +54,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-notes = Console(stderr=True, highlight=False)
+# Plain words: a path or an answer may hold what rich would read as a colour or as the name of a picture.
+notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="Folder or hub id of a checkpoint; the embedded nano if left out.")
@@ -59,25 +65,35 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 def main() -> None:
     """Run the command line; a user's mistake is one line, never a traceback."""
+    _make_printable()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except OpenFlorenceError as error:
-        notes.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+        notes.print(_one_line(f"{type(error).__name__}: {error}"))
         code = 2
-    except KeyboardInterrupt:
-        notes.print("stopped")
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:  # the reader has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 1
+    except OSError as error:  # a folder that cannot be written, a full disk
+        notes.print(_one_line(str(error)))
+        code = 2
     except Exception as error:  # typer's own usage errors; their class moved between its versions
         if not hasattr(error, "format_message"):
-            if isinstance(error, typer.Abort):
-                sys.exit(130)
             raise
-        notes.print(f"{error.format_message()}", markup=False, soft_wrap=True)
+        notes.print(_one_line(error.format_message()))
         code = 2
+    if code == 130:
+        notes.print("stopped")
     sys.exit(code or 0)
+
+
+def _make_printable() -> None:
+    """File names need not be text: what standard output cannot spell is escaped, as JSON would, and never a crash."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 # ---- run
@@ -94,34 +110,40 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for annotated pictures and answers.jsonl.")] = None,
     resume: Annotated[bool, typer.Option(help="Leave out what answers.jsonl in --out has answered.")] = False,
     decoding: Annotated[str, typer.Option(help="default, or published: token for token as published.")] = "default",
-    beams: Annotated[int | None, typer.Option(help="Beams of the search; 1 is greedy.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
-    batch: Annotated[int, typer.Option(help="Questions answered together.")] = 8,
+    beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="Longest answer in tokens.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 8,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
 ) -> int:
     """Ask one or several tasks about images."""
-    tasks = [find_task(word) for word in task]
+    tasks = list(dict.fromkeys(find_task(word) for word in task))
     box = _parse_region(region)
-    for kind in tasks:  # a mistake in the question is told once, before anything is loaded
-        input_of(kind, text, box, (10**9, 10**9))
+    questions = _questions(tasks, text, box)
     if resume and out is None:
         raise BadConfig("--resume needs --out: the folder whose answers.jsonl says what is done")
     how = cast(Decoding, _one_of("--decoding", decoding, ("default", "published")))
     options = AskOptions(decoding=how, beams=beams, max_tokens=max_tokens)
+    number = DTYPES[_one_of("--dtype", dtype, tuple(DTYPES))]
     names = expand(images)
-    asked = [Asked(name, kind, text, region) for name in names for kind in tasks]
+    asked = [Asked(name, *question, region) for name in names for question in questions]
     done = _answered(out) if resume and out else set()
     todo = [one for one in asked if one.key not in done]
     if len(todo) < len(asked):
         notes.print(f"{len(asked) - len(todo)} of {len(asked)} answered before")
-    florence = load(model, device=_device(device), dtype=DTYPES[_one_of("--dtype", dtype, tuple(DTYPES))])
-    sink = Sink(out, as_json, with_names=len(asked) > 1)
-    with _progress("answers", len(todo), len(todo) > 1) as advance:
+    if not todo:
+        return 0
+    florence = load(model, device=_device(device), dtype=number)
+    sink = Sink(asked, todo, out, as_json)
+    # Where answers scroll by, they are the progress.
+    with _progress("answers", len(todo), len(todo) > 1 and not sys.stdout.isatty()) as advance:
         for one, result, seconds in _timed(florence, todo, box, options, batch):
             sink.take(one, result, seconds)
             advance()
     return sink.close()
+
+
+Key = tuple[str, str, str | None]  # image, task, and what was asked with it
 
 
 class Asked(NamedTuple):
@@ -130,74 +152,109 @@ class Asked(NamedTuple):
     image: str
     task: Task
     text: str | None
-    region: str | None
+    region: str | None  # of the command, whether this task takes it or not
 
     @property
-    def key(self) -> tuple[str, str, str | None]:
+    def words(self) -> str | None:
+        """What was asked with the task."""
+        return self.region if self.task.input == "region" else self.text
+
+    @property
+    def key(self) -> Key:
         """What tells it apart in answers.jsonl."""
-        return self.image, self.task.name, self.text or self.region
+        return self.image, self.task.name, self.words
+
+
+def _questions(tasks: Sequence[Task], text: str | None, box: Box | None) -> list[tuple[Task, str | None]]:
+    """Give the text to the tasks that take text. A mistake in the question is told once, before anything is loaded."""
+    for_text = [task for task in tasks if task.input in ("text", "free")]
+    for_region = [task for task in tasks if task.input == "region"]
+    questions = [(task, text if task in for_text or not for_text else None) for task in tasks]
+    for task, words in questions:
+        input_of(task, words, box if task in for_region or not for_region else None, (10**9, 10**9))
+    return questions
 
 
 def _timed(
     florence: Florence, asked: Sequence[Asked], box: Box | None, options: AskOptions, batch: int
 ) -> Iterator[tuple[Asked, Answer | OpenFlorenceError, float]]:
     """Answer in groups; the seconds of a group are shared out evenly."""
+    requests = (Request(one.image, one.task, one.text, box if one.task.input == "region" else None) for one in asked)
+    results = florence.predict_many(requests, options, batch, on_error="give")
     for start in range(0, len(asked), batch):
-        group = asked[start : start + batch]
         clock = time.perf_counter()
-        requests = [Request(one.image, one.task, one.text, box) for one in group]
-        results = list(florence.predict_many(requests, options, batch, on_error="give"))
+        group = list(islice(results, batch))
         each_s = (time.perf_counter() - clock) / len(group)
-        yield from ((one, result, each_s) for one, result in zip(group, results, strict=True))
+        yield from zip(asked[start : start + batch], group, repeat(each_s))
 
 
 class Sink:
     """Where answers go: standard output, and a folder when one is given."""
 
-    def __init__(self, out: Path | None, as_json: bool, with_names: bool) -> None:
-        self.out, self.as_json, self.with_names = out, as_json, with_names
+    def __init__(self, asked: Sequence[Asked], todo: Sequence[Asked], out: Path | None, as_json: bool) -> None:
+        self.out, self.as_json = out, as_json
         self.failed = self.answered = self.truncated = 0
-        self.names: dict[str, str] = {}
+        self.with_image, self.with_task = len({one.image for one in asked}) > 1, len({one.task for one in asked}) > 1
+        self.stems = _stems(one.image for one in asked)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
+            _forget(out / ANSWERS_FILE, {one.key for one in todo})
 
     def take(self, asked: Asked, result: Answer | OpenFlorenceError, seconds: float) -> None:
         """Print one result, keep it, and draw it."""
-        name, task = asked.image, asked.task
+        named = {"image": asked.image}
         if isinstance(result, Answer):
-            row = {"image": name, **result.as_row(), "seconds": round(seconds, 3)}
+            row = named | result.as_row() | {"seconds": round(seconds, 3)}
             self.answered += 1
             self.truncated += result.truncated
-            if self.out is not None:
-                _save_png(result.draw(), self.out / f"{self._stem(name)}-{task.name}.png")
         else:
-            row = {"image": name, "task": task.name, "error": type(result).__name__, "message": str(result)}
+            problem = {"error": type(result).__name__, "message": str(result)}
+            row = named | ({"task": asked.task.name} if self.with_task else {}) | problem
             self.failed += 1
         if self.out is not None:
-            with (self.out / ANSWERS_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row | {"asked": asked.key[2]}, ensure_ascii=False) + "\n")
+            self._keep(asked, result, row)
         if self.as_json:
-            print(json.dumps(row, ensure_ascii=False), flush=True)
+            print(_as_json(row, sys.stdout.encoding), flush=True)
         elif isinstance(result, Answer):
-            print("\n".join(_lines(f"{name}: " if self.with_names else "", result)), flush=True)
+            print("\n".join(_lines(self._head(asked), result)), flush=True)
         else:
-            notes.print(f"{type(result).__name__}: {result}", markup=False, soft_wrap=True)
+            notes.print(_one_line(f"{type(result).__name__}: {result}"))
+
+    def _keep(self, asked: Asked, result: Answer | OpenFlorenceError, row: dict[str, Any]) -> None:
+        """Draw first and write the line last: what answers.jsonl tells is there."""
+        assert self.out is not None
+        if isinstance(result, Answer):
+            _save_png(result.draw(), self.out / f"{self.stems[asked.image]}-{asked.task.name}.png")
+        with (self.out / ANSWERS_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(_as_json(row | {"task": asked.task.name, "asked": asked.words}, file.encoding) + "\n")
+
+    def _head(self, asked: Asked) -> str:
+        words = [asked.image] * self.with_image + [asked.task.name] * self.with_task
+        return f"{' '.join(words)}: " if words else ""
 
     def close(self) -> int:
         """Say how it went; gives the exit code."""
         if self.truncated:
-            notes.print(f"{self.truncated} answers were cut by the token limit (truncated: true)")
+            notes.print(f"cut by the token limit (truncated: true): {self.truncated} of {self.answered}")
         if self.failed:
             notes.print(f"{self.failed} of {self.failed + self.answered} could not be answered")
         return 1 if self.failed else 0
 
-    def _stem(self, name: str) -> str:
-        """A file name for an image; images of one name in different folders keep apart."""
-        if name not in self.names:
-            stem = Path(name.split("?")[0]).stem or "image"
-            taken = sum(Path(other.split("?")[0]).stem == stem for other in self.names)
-            self.names[name] = stem if not taken else f"{stem}-{taken + 1}"
-        return self.names[name]
+
+def _as_json(row: dict[str, Any], encoding: str) -> str:
+    # A lone surrogate, of a file name that is no text, is escaped by the stream: the same way as JSON does.
+    return json.dumps(row, ensure_ascii=encoding.lower().replace("-", "") != "utf8")
+
+
+def _stems(images: Iterable[str]) -> dict[str, str]:
+    """A file name for each image; images of one name in different folders keep apart."""
+    stems: dict[str, str] = {}
+    for name in images:
+        if name not in stems:
+            stem = "image" if name.startswith("data:") else Path(name.split("?")[0]).stem[:80] or "image"
+            numbered = (f"{stem}-{count}" for count in range(2, len(stems) + 3))
+            stems[name] = next(free for free in chain([stem], numbered) if free not in stems.values())
+    return stems
 
 
 def _lines(head: str, answer: Answer) -> list[str]:
@@ -207,8 +264,7 @@ def _lines(head: str, answer: Answer) -> list[str]:
     lines = [f"{head}{len(answer.regions)} region{'' if len(answer.regions) == 1 else 's'}"]
     for region in answer.regions:
         score = "" if region.score is None else f"  {region.score:.2f}"
-        bounds = region.bounds or Box(0, 0, 0, 0)
-        lines.append(f"  {region.label or '-'}{score}  ({', '.join(f'{value:.0f}' for value in bounds)})")
+        lines.append(f"  {region.label or '-'}{score}  ({', '.join(f'{value:.0f}' for value in region.bounds or ())})")
     return lines
 
 
@@ -219,16 +275,16 @@ def expand(words: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for word in words:
-        path = Path(word).expanduser()
-        if "://" in word or word.startswith("data:") or path.is_file():
+        path = os.path.expanduser(word)
+        if "://" in word or word.startswith("data:") or os.path.isfile(path):
             found.append(word)
-        elif path.is_dir():
-            inside = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        elif os.path.isdir(path):
+            inside = sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
                 raise BadConfig(f"folder {word} holds no image ({', '.join(IMAGE_SUFFIXES)})")
             found += inside
         elif any(sign in word for sign in "*?["):
-            inside = sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+            inside = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
             if not inside:
                 raise BadConfig(f"nothing matches {word}")
             found += inside
@@ -237,18 +293,39 @@ def expand(words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _answered(out: Path) -> set[tuple[str, str, str | None]]:
-    """What a folder's answers.jsonl has answered; a last line that a kill cut short does not count."""
-    path = out / ANSWERS_FILE
-    done = set()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if "error" not in row:
-            done.add((row["image"], row["task"], row.get("asked")))
-    return done
+def _answered(out: Path) -> set[Key]:
+    """What a folder's answers.jsonl has answered; errors are asked again."""
+    rows = ((_key_of(row), row) for row in map(_parse_row, _lines_of(out / ANSWERS_FILE)))
+    return {key for key, row in rows if key is not None and "error" not in row}
+
+
+def _forget(path: Path, keys: set[Key]) -> None:
+    """Take out the lines that will be written anew, and what a kill left of a last line."""
+    if path.exists():
+        kept = [line for line in _lines_of(path) if (key := _key_of(_parse_row(line))) is not None and key not in keys]
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(b"".join(line + b"\n" for line in kept))
+        partial.replace(path)
+
+
+def _lines_of(path: Path) -> list[bytes]:
+    # Bytes, because a kill may cut a letter in two, and because text parts at more signs than JSON escapes.
+    return path.read_bytes().split(b"\n") if path.exists() else []
+
+
+def _parse_row(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:  # half a line, or half a letter
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _key_of(row: dict[str, Any]) -> Key | None:
+    """What a line of answers.jsonl is about; None when it is not whole."""
+    image, task, words = row.get("image"), row.get("task"), row.get("asked", False)
+    whole = isinstance(image, str) and isinstance(task, str) and (words is None or isinstance(words, str))
+    return cast(Key, (image, task, words)) if whole else None
 
 
 # ---- the other commands
@@ -266,35 +343,43 @@ def demo(
         pictures = sorted((out / "examples").glob("*.png"))
     florence = load(model)
     out.mkdir(parents=True, exist_ok=True)
-    table = Table("picture", "task", "asked", "answer", "seconds", show_lines=False)
+    table = Table("picture", "task", "asked", "answer", "seconds")
+    failed = 0
     for picture in pictures:
-        for answer, seconds in _tour(florence, picture):
-            _save_png(answer.draw(), out / f"{picture.stem}-{answer.task.name}.png")
-            said = answer.text.replace("\n", " / ") or f"{len(answer.regions)} regions"
-            table.add_row(picture.stem, answer.task.name, _short(answer.input), _short(said), f"{seconds:.2f}")
-    Console().print(table)
+        for task, answer, seconds in _tour(florence, picture):
+            if isinstance(answer, Answer):
+                _save_png(answer.draw(), out / f"{picture.stem}-{task}.png")
+                said = answer.text.replace("\n", " / ") or f"{len(answer.regions)} regions"
+                table.add_row(picture.stem, task, _short(answer.input), _short(said), f"{seconds:.2f}")
+            else:
+                failed += 1
+                table.add_row(picture.stem, task, "", _short(str(answer)), f"{seconds:.2f}")
+    Console(markup=False, emoji=False, highlight=False).print(table)
     notes.print(f"annotated pictures: {out}/")
-    return 0
+    return 1 if failed else 0
 
 
-def _tour(florence: Florence, picture: Path) -> Iterator[tuple[Answer, float]]:
+def _tour(florence: Florence, picture: Path) -> Iterator[tuple[str, Answer | OpenFlorenceError, float]]:
     """Ask one picture a chain of questions, later ones about earlier answers; the image is encoded once."""
-    clock = time.perf_counter()
     view = florence.open(picture)
-    caption = view.ask("caption")
-    yield caption, time.perf_counter() - clock
-    detect = view.ask("detect")
-    chain: list[tuple[str, str | None, Any]] = [("detect", None, None), ("dense_caption", None, None)]
-    if caption.text.strip():
-        chain.append(("ground", caption.text, None))
-    chain += [("read_regions", None, None), ("answer", "How many objects are there?", None)]
-    if detect.regions:
-        chain += [("describe_region", None, detect.regions[0]), ("segment_region", None, detect.regions[0])]
-        chain.append(("find", detect.regions[-1].label or "sign", None))
-    for task, text, region in chain:
+
+    def ask(task: str, text: str | None = None, region: Any = None) -> tuple[str, Answer | OpenFlorenceError, float]:
         clock = time.perf_counter()
-        answer = view.ask(task, text, region)
-        yield answer, time.perf_counter() - clock
+        try:
+            answer: Answer | OpenFlorenceError = view.ask(task, text, region)
+        except OpenFlorenceError as error:  # a caption may be too long to be asked about
+            answer = error
+        return task, answer, time.perf_counter() - clock
+
+    yield (caption := ask("caption"))
+    yield (detect := ask("detect"))
+    yield from (ask("dense_caption"), ask("read_regions"), ask("answer", "How many objects are there?"))
+    if isinstance(caption[1], Answer) and caption[1].text:
+        yield ask("ground", caption[1].text)
+    if isinstance(detect[1], Answer) and detect[1].regions:
+        first, last = detect[1].regions[0], detect[1].regions[-1]
+        yield from (ask("describe_region", region=first), ask("segment_region", region=first))
+        yield ask("find", last.label or "sign")
 
 
 @app.command()
@@ -312,15 +397,15 @@ def draw(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="Checkpoint folder to read, of any layout.")],
+    source: Annotated[str, typer.Argument(help="Checkpoint to read, of any layout: a folder or a hub id.")],
     target: Annotated[Path, typer.Argument(help="Folder to write.")],
     layout: Annotated[str, typer.Option(help="microsoft, transformers or openflorence.")],
     dtype: Annotated[str | None, typer.Option(help="Number type to store; as in the source if left out.")] = None,
 ) -> None:
     """Write a checkpoint in another layout, bit for bit."""
-    wanted = _one_of("--layout", layout, ("microsoft", "transformers", "openflorence"))
+    wanted = cast(Layout, _one_of("--layout", layout, get_args(Layout)))
     stored = None if dtype is None else DTYPES[_one_of("--dtype", dtype, tuple(DTYPES))]
-    convert_checkpoint(resolve(source), target, wanted, stored)  # type: ignore[arg-type]
+    convert_checkpoint(resolve(source), target, wanted, stored)
     notes.print(f"{target}: {wanted} layout")
 
 
@@ -333,7 +418,7 @@ def train(
     known = sorted(module.name for module in iter_modules(import_module("recipes").__path__))
     module = import_module(f"recipes.{_one_of('recipe', recipe, known)}")
     settings = module.Settings(**_parse_settings(module.Settings, sets or []))
-    checkpoint = module.run(settings, lambda line: notes.print(line, markup=False, soft_wrap=True))
+    checkpoint = module.run(settings, notes.print)
     print(checkpoint)
 
 
@@ -341,9 +426,9 @@ def train(
 def evaluate(
     benchmark: Annotated[str, typer.Argument(help="What to measure on: world.")],
     model: ModelOption = None,
-    limit: Annotated[int, typer.Option(help="Scenes.")] = 500,
+    limit: Annotated[int, typer.Option(min=1, help="Scenes.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the first scene; training draws from 1000000 on.")] = 0,
-    beams: Annotated[int | None, typer.Option(help="Beams of the search; 1 is greedy.")] = None,
+    beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for the scores as JSON.")] = None,
 ) -> None:
     """Score a checkpoint on data that it was not trained on."""
@@ -351,6 +436,7 @@ def evaluate(
     florence = load(model)
     with _progress("scenes", limit, True) as advance:
         scores = evaluate_world(florence, limit, seed, options=AskOptions(beams=beams), advance=advance)
+    scores = replace(scores, model=model or "nano", date=date.today().isoformat())
     print(as_markdown(scores))
     if out is not None:
         write_world_report(scores, out)
@@ -365,7 +451,10 @@ def doctor(
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, devices: {', '.join(_devices())}")
     for name in ("numpy", "pillow", "tokenizers", "safetensors", "huggingface_hub", "supervision", "transformers"):
         print(f"{name} {_version(name)}")
-    lines = explain_folder(resolve(checkpoint))
+    try:
+        lines = explain_folder(resolve(checkpoint))
+    except OpenFlorenceError as error:
+        lines = [f"problem: {error}"]
     print("\n".join(lines))
     return 1 if any(line.startswith("problem:") for line in lines) else 0
 
@@ -389,9 +478,9 @@ def _version(name: str) -> str:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadConfig(f"--device {name} cannot be used here: {first}; there are {', '.join(_devices())}") from error
     return device
 
@@ -440,6 +529,7 @@ def _progress(unit: str, total: int, shown: bool) -> Iterator[Any]:
         console=notes,
         transient=True,
         disable=not shown or not notes.is_terminal,
+        redirect_stdout=False,  # otherwise what is printed meanwhile would go to standard error with the bar
     ) as progress:
         bar = progress.add_task(unit, total=total, rate="")
         start = time.perf_counter()
@@ -456,6 +546,10 @@ def _save_png(picture: Image.Image, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     picture.save(partial, "PNG")
     partial.replace(path)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _short(words: str | None, most: int = 60) -> str:

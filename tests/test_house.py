@@ -53,7 +53,9 @@ ORDER = in_order(HOUSE)
 
 FUNCTION_LINES, FILE_LINES, ARGUMENTS = 60, 600, 8
 # What may be larger, and why: "path" for a file, "path:name" for a function.
-LARGER: dict[str, str] = {}
+LARGER: dict[str, str] = {
+    "openflorence/cli.py:run": "a command's options are its arguments",
+}
 
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
