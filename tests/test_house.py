@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Put a new file where it belongs; a file that is not here fails.
 HOUSE = {
     "contract": "tasks shapes locations drawing regions published prompts answers grammar records",
-    "model": "config tokenizer sources images files davit seq2seq florence fast settings layouts checkpoint hub doctor "
-    "decode predict",
+    "model": "config tokenizer sources images files linear davit seq2seq florence fast settings layouts checkpoint hub "
+    "doctor decode predict",
     "data": "words chance glyphs shapes painting world sentences questions truth album formats store mixture",
     "engine": "",
     "training": "train adapt tower",

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openflorence.model.config import VisionConfig
+from openflorence.model.linear import Linear, add_into, gelu_into
 
 
 class DropPath(nn.Module):
@@ -54,7 +55,7 @@ class DepthwiseConv(nn.Conv2d):
         super().__init__(width, width, 3, padding=1, groups=width)
 
     def forward(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
-        return x + super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return add_into(super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), x)
 
 
 class WindowAttention(nn.Module):
@@ -63,8 +64,8 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
         self.heads, self.window = heads, window
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
         b, h, w, c = x.shape
@@ -91,15 +92,19 @@ class ChannelAttention(nn.Module):
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
         self.groups = groups
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
         b, h, w, c = x.shape
-        qkv = self.qkv(x.reshape(b, h * w, c)).unflatten(-1, (3, self.groups, c // self.groups))
-        q, k, v = qkv.permute(2, 0, 3, 4, 1)  # (B, N, 3, G, c/G) -> 3 of (B, G, c/G, N)
-        x = F.scaled_dot_product_attention(q, k, v, scale=(h * w) ** -0.5)
-        return self.proj(x.permute(0, 3, 1, 2).reshape(b, h, w, c))  # (B, G, c/G, N) -> (B, H, W, C)
+        qkv = self.qkv(x).view(b, h * w, 3, self.groups, c // self.groups)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, N, 3, G, c/G) -> 3 of (B, G, N, c/G)
+        # Scaled first: in half precision the sum over all cells would overflow.
+        attention = ((q * (h * w) ** -0.5).transpose(-1, -2) @ k).softmax(
+            dim=-1
+        )  # (B, G, c/G, c/G), channels with channels
+        x = v @ attention.transpose(-1, -2)
+        return self.proj(x.transpose(1, 2).reshape(b, h, w, c))  # (B, G, N, c/G) -> (B, H, W, C)
 
 
 class Block(nn.Module):
@@ -112,15 +117,15 @@ class Block(nn.Module):
         self.attn = attn
         self.conv2 = DepthwiseConv(width)
         self.norm2 = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = Linear(width, 4 * width)
+        self.fc2 = Linear(4 * width, width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
         x = self.conv1(x)
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+        x = add_into(self.drop_path(self.attn(self.norm1(x))), x)
         x = self.conv2(x)
-        return x + self.drop_path(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
+        return add_into(self.drop_path(self.fc2(gelu_into(self.fc1(self.norm2(x))))), x)
 
 
 class DualBlock(nn.Module):

@@ -13,46 +13,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from openflorence.model.florence import Network
+from openflorence.model.linear import PackedLinear
 from openflorence.model.seq2seq import POSITION_OFFSET, Attention, DecoderLayer
 
 FIRST_ROOM = 64  # steps the cache has room for at first; it doubles when full
 
 
-def _pack(weight: Float[Tensor, "O I"]) -> Tensor | None:
-    """Lay a weight out for oneDNN's kernels; None where they do not fit the device, number type or platform."""
-    fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    if not fits or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return None
-    try:
-        # Without a row count: measured as fast as any other from 1 to 48 rows, so one copy serves them all.
-        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-    except (AttributeError, RuntimeError):  # an older or differently built torch
-        return None
-
-
-class PackedLinear:
-    """`F.linear` with the weight packed once, instead of at every call as torch does for more than one row.
-
-    Measured for the output head, 51289 x 768, on two AVX2 cores: 8 ms from 1 to 8 rows, where `F.linear` takes 13 ms
-    for one row and 35 ms for three. The packed copy does not follow the weight: pack again after it changes.
-
-    source    private operators of torch, the ones its compiler emits; nothing else in this package may name them.
-    """
-
-    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None = None) -> None:
-        self.bias = None if bias is None else bias.detach()
-        packed = _pack(weight.detach())
-        self.is_packed = packed is not None
-        self.weight = weight.detach() if packed is None else packed  # never both: fused weights would be held twice
-
-    def __call__(self, x: Float[Tensor, "rows I"]) -> Float[Tensor, "rows O"]:
-        if self.is_packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return F.linear(x, self.weight, self.bias)
-
-
 def _packed(*layers: nn.Linear) -> PackedLinear:
     """Pack linear layers that read the same input as one."""
+    assert all(isinstance(layer, nn.Linear) for layer in layers), "an adapter is in the way: merge it first"
     if len(layers) == 1:
         return PackedLinear(layers[0].weight, layers[0].bias)
     return PackedLinear(torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))

@@ -14,6 +14,7 @@ from openflorence.contract.locations import BINS
 from openflorence.errors import BadImage
 from openflorence.model.config import FlorenceConfig, VisionConfig
 from openflorence.model.davit import DaViT
+from openflorence.model.linear import Linear
 from openflorence.model.seq2seq import Seq2Seq
 
 
@@ -33,7 +34,7 @@ class Projector(nn.Module):
         self.max_side = config.max_side
         self.rows = nn.Embedding(config.max_side, channels // 2)
         self.columns = nn.Embedding(config.max_side, channels - channels // 2)
-        self.project = nn.Linear(channels, width, bias=False)
+        self.project = Linear(channels, width, bias=False)
         self.norm = nn.LayerNorm(width)
         self.register_buffer("frames", cosine_table(config.max_frames, channels))
         self.frames: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from openflorence.errors import BadPrompt
 from openflorence.model.config import TextConfig
+from openflorence.model.linear import Linear
 
 POSITION_OFFSET = 2  # rows 0 and 1 of the position tables are never read, as in BART
 
@@ -21,10 +22,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def split(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B A L D/A"]:
         """Give every head its slice of the width."""
@@ -49,8 +50,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
         self.dropout = dropout
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:

@@ -1,16 +1,14 @@
-"""The one-token decoder against the plain one, and packed weights against `F.linear`."""
+"""The one-token decoder against the plain one."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from openflorence.model import fast
+from openflorence.model import linear
 from openflorence.model.config import NANO
-from openflorence.model.fast import FIRST_ROOM, FastDecoder, PackedLinear
+from openflorence.model.fast import FIRST_ROOM, FastDecoder
 from openflorence.model.florence import Network, init_weights
 
 
@@ -25,31 +23,10 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 8, 16, 33])
-@pytest.mark.parametrize("shape", [(64, 48), (7, 3), (501, 96)], ids=str)
-def test_a_packed_layer_gives_what_a_plain_one_gives(shape: tuple[int, int], rows: int):
-    weight, bias, x = drawn(*shape), drawn(shape[0], seed=1), drawn(rows, shape[1], seed=2)
-    # float32 sums of up to 96 products of size one, in another order
-    torch.testing.assert_close(PackedLinear(weight, bias)(x), F.linear(x, weight, bias), atol=2e-5, rtol=0)
-    torch.testing.assert_close(PackedLinear(weight)(x), F.linear(x, weight), atol=2e-5, rtol=0)
-
-
-def test_weights_are_packed_on_this_platform_if_torch_can():
-    can = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    assert PackedLinear(drawn(64, 48)).is_packed == can
-
-
-def test_other_number_types_take_the_plain_path():
-    layer = PackedLinear(drawn(64, 48).double())
-    assert not layer.is_packed
-    x = drawn(3, 48).double()
-    assert torch.equal(layer(x), F.linear(x, layer.weight))
-
-
 def test_a_torch_without_the_operators_takes_the_plain_path(monkeypatch: pytest.MonkeyPatch):
     network, memory, ids = small_network(), drawn(1, 9, NANO.text.width), torch.tensor([2, 5])
     packed = FastDecoder(network).begin(memory, None, 2).step(ids)
-    monkeypatch.setattr(fast, "_pack", lambda weight: None)
+    monkeypatch.setattr(linear, "_pack", lambda weight: None)
     plain = FastDecoder(network)
     assert not plain.head.is_packed
     with torch.no_grad():
@@ -117,8 +94,3 @@ def test_a_network_in_training_is_refused():
     decoder.network.train()
     with pytest.raises(AssertionError, match="eval"):
         decoder.begin(drawn(1, 5, NANO.text.width))
-
-
-def test_private_operators_are_named_in_one_file_only():
-    files = [path.name for path in Path(fast.__file__).parents[1].rglob("*.py") if "ops.mkldnn" in path.read_text()]
-    assert files == ["fast.py"]

@@ -1,0 +1,124 @@
+"""Linear layers by the faster library against `F.linear`, and every case that must stay with `F.linear`."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openflorence.model import linear
+from openflorence.model.linear import Linear, PackedLinear, add_into, gelu_into
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def drawn_layer(inputs: int, outputs: int, bias: bool = True) -> Linear:
+    layer = Linear(inputs, outputs, bias=bias)
+    with torch.no_grad():
+        layer.weight.copy_(drawn(outputs, inputs))
+    return layer
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The weights that went through the private operator."""
+    seen: list[Tensor] = []
+    product = linear._product
+
+    def spy(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        seen.append(weight)
+        return product(x, weight, bias)
+
+    monkeypatch.setattr(linear, "_product", spy)
+    return seen
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(48,), (1, 48), (577, 48), (2, 5, 7, 48)], ids=str)
+def test_a_layer_gives_what_a_plain_one_gives(shape: tuple[int, ...], bias: bool, products: list[Tensor]):
+    layer, x = drawn_layer(48, 64, bias), drawn(*shape, seed=2)
+    # float32 sums of up to 96 products of size one, in another order; the same below
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=2e-5, rtol=0)
+    assert len(products) == linear._OPERATORS
+
+
+@torch.no_grad()
+def test_a_layer_reads_input_in_any_order():
+    layer, x = drawn_layer(48, 64), drawn(48, 6, 3).permute(2, 1, 0)
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=2e-5, rtol=0)
+
+
+def test_training_takes_the_plain_path_and_has_gradients(products: list[Tensor]):
+    layer, x = drawn_layer(48, 64), drawn(3, 48).requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, layer.weight.sum(dim=0).expand(3, -1))
+    assert not products
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_other_number_types_take_the_plain_path(dtype: torch.dtype, products: list[Tensor]):
+    layer, x = drawn_layer(48, 64).to(dtype), drawn(3, 48).to(dtype)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert not PackedLinear(layer.weight).is_packed
+    assert torch.equal(PackedLinear(layer.weight)(x), F.linear(x, layer.weight))
+    assert not products
+
+
+@torch.no_grad()
+def test_mixed_precision_takes_the_plain_path(products: list[Tensor]):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert drawn_layer(48, 64)(drawn(3, 48)).dtype == torch.bfloat16
+    assert not products
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")  # tracing is on its way out, and complains of the shape checks
+@pytest.mark.parametrize("trace", [torch.jit.trace, lambda layer, x: torch.export.export(layer, x).module()])
+def test_an_exported_layer_holds_no_private_operator(trace: Callable, products: list[Tensor]):
+    layer, x = drawn_layer(48, 64), drawn(3, 48)
+    exported = trace(deepcopy(layer), (x,))
+    assert "mkldnn" not in str(exported.graph)
+    torch.testing.assert_close(exported(x), layer(x), atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_torch_without_the_operators_takes_the_plain_path(monkeypatch: pytest.MonkeyPatch, products: list[Tensor]):
+    monkeypatch.setattr(linear, "_OPERATORS", False)
+    layer, x = drawn_layer(48, 64), drawn(3, 48)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert torch.equal(PackedLinear(layer.weight)(x), F.linear(x, layer.weight))
+    assert not products
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 16, 33])
+@pytest.mark.parametrize("shape", [(64, 48), (7, 3), (501, 96)], ids=str)
+def test_a_packed_layer_gives_what_a_plain_one_gives(shape: tuple[int, int], rows: int):
+    weight, bias, x = drawn(*shape), drawn(shape[0], seed=1), drawn(rows, shape[1], seed=2)
+    assert PackedLinear(weight).is_packed == linear._OPERATORS
+    torch.testing.assert_close(PackedLinear(weight, bias)(x), F.linear(x, weight, bias), atol=2e-5, rtol=0)
+    torch.testing.assert_close(PackedLinear(weight)(x), F.linear(x, weight), atol=2e-5, rtol=0)
+
+
+def test_memory_is_used_again_only_when_nothing_is_trained():
+    x, branch = drawn(4), drawn(4, seed=1)
+    assert add_into(branch, x) is not branch
+    assert gelu_into(branch) is not branch
+    wanted, curved = x + branch, F.gelu(branch)
+    with torch.no_grad():
+        assert add_into(branch.bfloat16(), x).dtype == torch.float32
+        assert torch.equal(gelu_into(branch.clone()), curved)
+        assert add_into(branch, x) is branch
+    assert torch.equal(branch, wanted)
+
+
+def test_private_operators_are_named_in_one_file_only():
+    files = [path.name for path in Path(linear.__file__).parents[1].rglob("*.py") if "ops.mkldnn" in path.read_text()]
+    assert files == ["linear.py"]
