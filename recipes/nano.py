@@ -4,7 +4,8 @@
 
 hardware   2 CPU cores; see docs/results.md for the hours, the seeds and the scores of the weights that ship
 stages     tower   every cell of the image tower learns to name what it shows (training/tower.py)
-           tasks   all 15 tasks and questions, several targets on one encoding, one cross-entropy (training/train.py)
+           naming  short answers on scenes of one object, the tower frozen: what to say before where to look
+           tasks   all 15 tasks and questions; several targets on one encoding, one cross-entropy (training/train.py)
 Stopped, it goes on from its last state; a finished stage is not run again.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from openflorence.data.mixture import DrawnMixture, MixtureConfig
 from openflorence.data.truth import vocabulary_texts
+from openflorence.data.world import WorldConfig
 from openflorence.model.checkpoint import save_checkpoint
 from openflorence.model.config import NANO, with_vocab
 from openflorence.model.florence import Network, init_weights
@@ -24,19 +26,24 @@ from openflorence.model.tokenizer import Text, train_text
 from openflorence.training.tower import TowerStart
 from openflorence.training.train import TrainSettings, location_blur, sequence_loss, train
 
+# Short answers that name: the pointing tasks first, and no long runs of locations to drown the words.
+NAMING_WEIGHTS = {"classify_region": 1.0, "describe_region": 1.0, "caption": 1.0, "detect": 1.0, "answer": 0.5}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What may be changed from the command line."""
 
     out: Path = Path("runs/nano")  # run folder; the checkpoint is written to out/checkpoint
-    tower_steps: int = 4000  # batches of the first stage
+    tower_steps: int = 2600  # batches of the first stage
     tower_images: int = 24  # images in each of them
     tower_peak: float = 1.5e-3  # highest learning rate of the first stage
-    task_steps: int = 4000  # batches of the second stage
-    task_images: int = 16  # images in each of them
+    naming_steps: int = 500  # batches of the second stage
+    naming_peak: float = 1.5e-3  # its highest learning rate
+    task_steps: int = 3200  # batches of the third stage
+    task_images: int = 16  # images in each batch of the second and third
     targets: int = 6  # targets per image, on one encoding
-    task_peak: float = 1e-3  # highest learning rate of the second stage
+    task_peak: float = 1e-3  # highest learning rate of the third stage
     blur_bins: float = 5.0  # width of a location's target, in bins; nano's pixels are 7.8 bins wide
     workers: int = 1  # processes that draw scenes
     threads: int = 2  # processor threads of the network
@@ -50,6 +57,7 @@ def run(settings: Settings, report: Callable[[str], None] = print) -> Path:
     network = Network(with_vocab(NANO, text.size))
     init_weights(network, settings.seed, text.first_location)
     adopt(network, start_tower(network, text, settings, report))
+    adopt(network, learn_names(network, text, settings, report))
     adopt(network, learn_tasks(network, text, settings, report))
     checkpoint = settings.out / "checkpoint"
     save_checkpoint(network.eval(), text, checkpoint, dtype=torch.float16)
@@ -75,15 +83,43 @@ def start_tower(network: Network, text: Text, settings: Settings, report: Callab
     return {name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")}
 
 
-def learn_tasks(network: Network, text: Text, settings: Settings, report: Callable[[str], None]) -> dict[str, Tensor]:
-    """Train every task on scenes that the first stage did not see; gives the averaged weights."""
+def learn_names(network: Network, text: Text, settings: Settings, report: Callable[[str], None]) -> dict[str, Tensor]:
+    """Teach the decoder to say what the tower shows, where there is one object only; gives the averaged weights."""
     mixture = MixtureConfig(
-        side_px=NANO.side_px, images=settings.task_images, targets=settings.targets, buckets=4, seed=settings.seed + 1
+        world=WorldConfig(max_objects=1, max_signs=1, sign_share=0.25),
+        side_px=NANO.side_px,
+        images=settings.task_images,
+        targets=4,
+        buckets=2,
+        weights=NAMING_WEIGHTS,
+        seed=settings.seed + 1,
+    )
+    plan = TrainSettings(
+        steps=settings.naming_steps,
+        peak_rate=settings.naming_peak,
+        tower_rate=0.0,
+        warmup=min(100, settings.naming_steps),
+        blur_bins=settings.blur_bins,
+        workers=settings.workers,
+    )
+    loss = sequence_loss(network, location_blur(plan.blur_bins), text.first_location)
+    return train(network, loss, DrawnMixture(mixture, text, plan.steps), plan, settings.out / "naming", report)
+
+
+def learn_tasks(network: Network, text: Text, settings: Settings, report: Callable[[str], None]) -> dict[str, Tensor]:
+    """Train every task on whole scenes, none seen before; gives the averaged weights."""
+    mixture = MixtureConfig(
+        side_px=NANO.side_px,
+        images=settings.task_images,
+        targets=settings.targets,
+        buckets=4,
+        seed=settings.seed + 2,
     )
     plan = TrainSettings(
         steps=settings.task_steps,
         peak_rate=settings.task_peak,
-        warmup=min(300, settings.task_steps),
+        tower_rate=0.5,
+        warmup=min(200, settings.task_steps),
         blur_bins=settings.blur_bins,
         workers=settings.workers,
     )
@@ -111,5 +147,13 @@ def adopt(network: Network, weights: dict[str, Tensor]) -> None:
 def smoke(out: Path) -> Settings:
     """The same recipe, small enough for a test."""
     return replace(
-        Settings(), out=out, tower_images=2, task_images=2, targets=3, tower_steps=2, task_steps=2, workers=0
+        Settings(),
+        out=out,
+        tower_images=2,
+        task_images=2,
+        targets=3,
+        tower_steps=2,
+        naming_steps=2,
+        task_steps=2,
+        workers=0,
     )
