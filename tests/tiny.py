@@ -50,6 +50,8 @@ def tiny_network(seed: int = 0, width: int = WIDTH, dropout: float = 0.0) -> Net
             dropout=dropout,
             attention_dropout=dropout,
             activation_dropout=dropout,
+            no_repeat_ngram=0,  # captions of two signs say "sign, a" twice
+            early_stopping=False,  # a sure network fills the beams beside its answer with junk, which ends first
         ),
         side_px=SIDE_PX,
     )

@@ -4,9 +4,6 @@ import sys
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from tiny import SIDE_PX, WORLD, tiny_network, world_text
 
 from openflorence.data.mixture import DrawnMixture, MixtureConfig
