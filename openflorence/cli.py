@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import date
 from importlib import import_module, metadata
-from itertools import chain, islice, repeat
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from pkgutil import iter_modules
 from platform import platform, python_version
@@ -249,11 +249,13 @@ def _as_json(row: dict[str, Any], encoding: str) -> str:
 def _stems(images: Iterable[str]) -> dict[str, str]:
     """A file name for each image; images of one name in different folders keep apart."""
     stems: dict[str, str] = {}
-    for name in images:
-        if name not in stems:
-            stem = "image" if name.startswith("data:") else Path(name.split("?")[0]).stem[:80] or "image"
-            numbered = (f"{stem}-{count}" for count in range(2, len(stems) + 3))
-            stems[name] = next(free for free in chain([stem], numbered) if free not in stems.values())
+    taken: set[str] = set()
+    counts: dict[str, Iterator[int]] = {}  # the next number of a name that many images have
+    for name in dict.fromkeys(images):
+        stem = "image" if name.startswith("data:") else Path(name.split("?")[0]).stem[:80] or "image"
+        numbered = (f"{stem}-{number}" for number in counts.setdefault(stem, count(2)))
+        stems[name] = next(free for free in chain([stem], numbered) if free not in taken)
+        taken.add(stems[name])
     return stems
 
 
@@ -349,7 +351,8 @@ def demo(
         for task, answer, seconds in _tour(florence, picture):
             if isinstance(answer, Answer):
                 _save_png(answer.draw(), out / f"{picture.stem}-{task}.png")
-                said = answer.text.replace("\n", " / ") or f"{len(answer.regions)} regions"
+                nothing = "nothing" if answer.task.form == "text" else f"{len(answer.regions)} regions"
+                said = answer.text.replace("\n", " / ") or nothing
                 table.add_row(picture.stem, task, _short(answer.input), _short(said), f"{seconds:.2f}")
             else:
                 failed += 1
@@ -384,15 +387,15 @@ def _tour(florence: Florence, picture: Path) -> Iterator[tuple[str, Answer | Ope
 
 @app.command()
 def draw(
-    count: Annotated[int, typer.Argument(help="How many scenes.")],
+    number: Annotated[int, typer.Argument(help="How many scenes.")],
     folder: Annotated[Path, typer.Argument(help="Where to.")],
     seed: Annotated[int, typer.Option(help="Seed of the first scene; the next count on.")] = 0,
     side: Annotated[int, typer.Option(help="Short side in pixels.")] = 384,
 ) -> None:
     """Draw seeded scenes with the exact truth of every task."""
-    with _progress("scenes", count, True) as advance:
-        truth = write_scenes(count, folder, seed, WorldConfig(side_px=side), advance)
-    notes.print(f"{count} scenes in {folder}, their truth in {truth}")
+    with _progress("scenes", number, True) as advance:
+        truth = write_scenes(number, folder, seed, WorldConfig(side_px=side), advance)
+    notes.print(f"{number} scenes in {folder}, their truth in {truth}")
 
 
 @app.command()

@@ -314,6 +314,8 @@ def test_images_of_one_name_keep_apart_also_on_the_way_on(ask, folder, tmp_path)
     assert (out / "a-caption.png").read_bytes() == first
     names = ["data:image/png;base64," + "A" * 9000, "http://x/a.png?b=/c/d", "http://x/", "y" * 300 + ".png"]
     assert [len(stem) for stem in cli._stems(names).values()] == [5, 1, 1, 80]
+    many = cli._stems(f"{number}/img.jpg" for number in range(20_000))  # a moment, also for many
+    assert len(set(many.values())) == 20_000
 
 
 def answered(out: Path) -> list[tuple[str, bool]]:
