@@ -118,15 +118,27 @@ def write_tensors(tensors: Mapping[str, Tensor], folder: Path, max_shard_bytes: 
             room -= size_bytes
         shards[-1][name] = tensor.contiguous()
     if len(shards) == 1:
-        save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
+        write_safetensors(shards[0], folder / SINGLE, {"format": "pt"})
         return
     places: dict[str, str] = {}
     for index, shard in enumerate(shards, start=1):
         file = f"model-{index:05}-of-{len(shards):05}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        write_safetensors(shard, folder / file, {"format": "pt"})
         places |= dict.fromkeys(shard, file)
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     write_json({"metadata": {"total_size": total}, "weight_map": places}, folder / INDEX)
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write one safetensors file anew, with the permissions that any new file gets here.
+
+    The library writes beside the path and renames, by a temporary file that only its owner may read.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()  # the umask cannot be asked without changing it for every thread; a new file tells it
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(mode)
 
 
 def write_json(value: dict[str, Any], path: Path) -> None:

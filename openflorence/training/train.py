@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from openflorence.contract.locations import BINS
 from openflorence.data.mixture import IGNORED, Batch, Pairs
 from openflorence.errors import BadConfig, TrainingDiverged
+from openflorence.model.files import write_safetensors
 from openflorence.model.florence import Network
 
 Loss = Callable[[Batch, int], dict[str, Tensor]]  # a batch and its step -> the parts of the loss, "loss" their total
@@ -283,7 +283,7 @@ def save_state(
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}/{names[id(parameter)]}"] = moments[moment]
     partial = folder / "state.safetensors.partial"
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata={"step": str(step)})
+    write_safetensors({name: value.contiguous() for name, value in tensors.items()}, partial, {"step": str(step)})
     partial.replace(folder / "state.safetensors")
 
 

@@ -92,6 +92,23 @@ def test_shards_hold_every_tensor_once(limit_bytes, tmp_path):
     assert len(files) == {1: 3, 30: 3, 40: 2, 10**6: 1}[limit_bytes]  # 24, 8 and 36 bytes, in this order
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_weights_may_be_read_by_whoever_may_read_a_new_file(umask, mode, tmp_path):
+    # By hand: a new file is 666 less the umask. The safetensors library alone writes 600, a server then cannot read.
+    (tmp_path / "model.safetensors").touch(0o600)  # of an earlier save
+    before = os.umask(umask)
+    try:
+        write_tensors(TENSORS, tmp_path)
+        write_tensors(TENSORS, tmp_path, 1)
+        replace_files(tmp_path / "checkpoint", lambda fresh: write_tensors(TENSORS, fresh))
+    finally:
+        os.umask(before)
+    files = [item for item in tmp_path.rglob("*") if item.is_file()]
+    assert len(files) == 1 + 3 + 1 + 1  # whole, three shards, their index, and in a folder
+    assert {item.name: item.stat().st_mode & 0o777 for item in files} == {item.name: mode for item in files}
+    assert (tmp_path / "checkpoint").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
 def test_shards_of_a_bin_are_read(tmp_path):
     places = {}
     for name, tensor in TENSORS.items():

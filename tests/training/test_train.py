@@ -125,6 +125,13 @@ def test_a_finished_run_is_not_run_again(straight):
     assert (folder / "state.safetensors").stat().st_mtime_ns == before
 
 
+def test_the_state_may_be_read_by_whoever_may_read_the_log(tmp_path):
+    network = tiny_network()
+    train(network, loss_of(network), BATCHES, replace(SHORT, steps=2), tmp_path)
+    state, log = ((tmp_path / name).stat().st_mode for name in ("state.safetensors", "train.jsonl"))
+    assert state == log
+
+
 def test_a_save_that_dies_half_way_leaves_the_state_before_it(monkeypatch, tmp_path):
     network = tiny_network()
     train(network, loss_of(network), BATCHES, replace(SHORT, steps=2), tmp_path)
@@ -134,7 +141,7 @@ def test_a_save_that_dies_half_way_leaves_the_state_before_it(monkeypatch, tmp_p
         Path(path).write_bytes(good[: len(good) // 2])
         raise OSError("no space left")
 
-    monkeypatch.setattr(module, "save_file", die)
+    monkeypatch.setattr(module, "write_safetensors", die)
     with pytest.raises(OSError, match="no space"):
         train(network, loss_of(network), BATCHES, SHORT, tmp_path)
     assert (tmp_path / "state.safetensors").read_bytes() == good
