@@ -94,3 +94,12 @@ def test_a_network_in_training_is_refused():
     decoder.network.train()
     with pytest.raises(AssertionError, match="eval"):
         decoder.begin(drawn(1, 5, NANO.text.width))
+
+
+def test_an_adapter_is_not_silently_left_out():
+    # Adapters stand around a linear layer and show its weight as their own: reading that would answer without them.
+    network = small_network()
+    layer = network.seq2seq.decoder.layers[0].ffn
+    layer.fc1 = torch.nn.Sequential(layer.fc1)
+    with pytest.raises(AssertionError, match="merge it first"):
+        FastDecoder(network)
