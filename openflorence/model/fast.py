@@ -19,9 +19,10 @@ from openflorence.model.seq2seq import POSITION_OFFSET, Attention, DecoderLayer
 FIRST_ROOM = 64  # steps the cache has room for at first; it doubles when full
 
 
-def _packed(*layers: nn.Linear) -> PackedLinear:
+def _packed(*modules: nn.Module) -> PackedLinear:
     """Pack linear layers that read the same input as one."""
-    assert all(isinstance(layer, nn.Linear) for layer in layers), "an adapter is in the way: merge it first"
+    layers = [module for module in modules if isinstance(module, nn.Linear)]
+    assert len(layers) == len(modules), "an adapter stands around a linear layer: merge it first"
     if len(layers) == 1:
         return PackedLinear(layers[0].weight, layers[0].bias)
     return PackedLinear(torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
