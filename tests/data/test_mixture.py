@@ -177,6 +177,19 @@ def test_a_batch_depends_on_the_config_and_the_step_alone():
     assert not same(drawn(0, seed=4), forwards[0])
 
 
+def test_every_step_asks_by_its_own_chance():
+    def tasks_by_image(step: int) -> list[str]:
+        batch = drawn(step, weights={"caption": 1.0, "detect": 1.0}, targets=1, images=20)
+        rows = [
+            (row, task)
+            for pairs in batch.pairs
+            for row, task in zip(pairs.image_rows.tolist(), pairs.tasks, strict=True)
+        ]
+        return [task for _, task in sorted(rows)]
+
+    assert tasks_by_image(0) != tasks_by_image(1)
+
+
 def test_a_worker_draws_the_same_batch():
     mixture_ = DrawnMixture(CONFIG, world_text(), steps=3)
     loader = DataLoader(mixture_, batch_size=None, sampler=range(3), num_workers=1)
