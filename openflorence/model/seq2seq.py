@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from openflorence.errors import BadPrompt
 from openflorence.model.config import TextConfig
-from openflorence.model.linear import Linear
+from openflorence.model.linear import Linear, linear
 
 POSITION_OFFSET = 2  # rows 0 and 1 of the position tables are never read, as in BART
 
@@ -157,4 +157,4 @@ class Seq2Seq(nn.Module):
 
     def logits(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Score the vocabulary with the embedding itself: the head is tied by construction, in every load path."""
-        return F.linear(x, self.embed.weight)
+        return linear(x, self.embed.weight, None)
