@@ -6,7 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 
 from jaxtyping import install_import_hook
 
-install_import_hook("openflorence.model", "beartype.beartype")
+install_import_hook(["openflorence.model", "openflorence.data.mixture", "openflorence.training"], "beartype.beartype")
 
 from pathlib import Path  # noqa: E402
 

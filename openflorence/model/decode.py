@@ -89,8 +89,10 @@ class DecodeSettings:
     def for_task(cls, config: TextConfig, task: str | Task, words: int | None = None) -> "DecodeSettings":
         """The default decoding: published beams, with rules that suit the answer.
 
-        Structured answers may repeat any run of ids: labels recur and boxes share coordinates. Text keeps the
-        published ban, except what is read or answered (REPEATING_TEXT). <s>, <pad> and <unk> are never chosen.
+        The search goes on until no running beam can do better, as in the official notebook: one that stops at the
+        first ended beams loses right answers that are longer than wrong ones. Structured answers may repeat any run
+        of ids: labels recur and boxes share coordinates. Text keeps the published ban, except what is read or
+        answered (REPEATING_TEXT). <s>, <pad> and <unk> are never chosen.
 
         words     size of the tokenizer; rows of the network from there on spell nothing and are never chosen.
         """
@@ -100,7 +102,7 @@ class DecodeSettings:
         return cls(
             beams=config.beams,
             no_repeat_ngram=config.no_repeat_ngram if prose else 0,
-            early_stopping=config.early_stopping,
+            early_stopping=False,
             banned=(*sorted(junk), *range(config.vocab if words is None else words, config.vocab)),
             forced_bos=config.forced_bos,
             forced_eos=config.forced_eos,
