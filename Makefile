@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	@$(BIN)/openflorence demo --out runs/demo
 
 test: check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(INSTALLED_DEV)
 	@$(BIN)/ruff check --quiet .

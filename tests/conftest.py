@@ -1,4 +1,4 @@
-"""Every test: shapes in signatures are checked, seeds are fixed, two threads."""
+"""Every test: shapes in signatures are checked, seeds are fixed, one thread beside others and two alone."""
 
 import os
 
@@ -14,7 +14,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from answering import write_checkpoint  # noqa: E402
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+ALONE = "PYTEST_XDIST_WORKER" not in os.environ
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2" if ALONE else "1")))
 
 
 @pytest.fixture(autouse=True)
