@@ -2,7 +2,7 @@
 
     openflorence train nano --set out=runs/nano
 
-hardware   2 CPU cores; see docs/results.md for the hours, the seeds and the scores of the weights that ship
+hardware   2 cores of an AMD EPYC; about 2 processor hours; docs/results.md has the scores and seeds of what ships
 stages     tower   every cell of the image tower learns to name what it shows (training/tower.py)
            naming  short answers on scenes of one object, the tower frozen: what to say before where to look
            tasks   all 15 tasks and questions; several targets on one encoding, one cross-entropy (training/train.py)
