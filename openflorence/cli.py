@@ -357,7 +357,8 @@ def demo(
             else:
                 failed += 1
                 table.add_row(picture.stem, task, "", _short(str(answer)), f"{seconds:.2f}")
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
     notes.print(f"annotated pictures: {out}/")
     return 1 if failed else 0
 
