@@ -63,11 +63,12 @@ class _Trained(torch.autograd.Function):
 def linear(x: Float[Tensor, "*rows I"], weight: Float[Tensor, "O I"], bias: Tensor | None) -> Float[Tensor, "*rows O"]:
     """`F.linear` by the faster library, trained or not; by `F.linear` when traced or in another number type."""
     other = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if other or x.dtype != torch.float32 or x.dim() < 2 or not x.numel() or not _fits(weight):
+    if other or x.dtype != torch.float32 or not x.numel() or not _fits(weight):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return _Trained.apply(x, weight, bias)
-    return _product(x, weight, bias)
+    trained = (bias is not None and bias.requires_grad) or x.requires_grad or weight.requires_grad
+    if not torch.is_grad_enabled() or not trained:
+        return _product(x, weight, bias)
+    return _Trained.apply(x, weight, bias) if x.dim() > 1 else F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):

@@ -54,12 +54,37 @@ def test_a_layer_reads_input_in_any_order():
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=2e-5, rtol=0)
 
 
-def test_training_takes_the_plain_path_and_has_gradients(products: list[Tensor]):
-    layer, x = drawn_layer(48, 64), drawn(3, 48).requires_grad_()
-    layer(x).sum().backward()
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, layer.weight.sum(dim=0).expand(3, -1))
-    assert not products
+def gradients(product: Callable, shape: tuple[int, ...], outputs: int, frozen: str) -> list[Tensor | None]:
+    """Gradients of input, weight and bias under a drawn gradient that lies transposed in memory."""
+    x, weight, bias = drawn(*shape), drawn(outputs, shape[-1], seed=1), drawn(outputs, seed=2)
+    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
+        tensor.requires_grad_(name != frozen)
+    pull = drawn(outputs, *shape[:-1], seed=3).movedim(0, -1)
+    (product(x, weight, bias) * pull).sum().backward()
+    return [x.grad, weight.grad, bias.grad]
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "x", "weight", "bias"])
+@pytest.mark.parametrize(("shape", "outputs"), [((3, 48), 64), ((2, 5, 64), 48), ((1, 48), 48), ((48,), 64)], ids=str)
+def test_training_has_the_gradients_of_a_plain_layer(shape, outputs, frozen, products: list[Tensor]):
+    ours, plain = (gradients(product, shape, outputs, frozen) for product in (linear.linear, F.linear))
+    for one, other in zip(ours, plain, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, atol=3e-5, rtol=0)
+    if linear._OPERATORS and len(shape) > 1:
+        assert len(products) == 3 - (frozen in ("x", "weight"))  # forward, and one for each of the two that learns
+
+
+def test_a_second_gradient_is_refused_not_wrong():
+    x, weight = drawn(3, 48).requires_grad_(), drawn(64, 48, seed=1).requires_grad_()
+    (first,) = torch.autograd.grad(linear.linear(x, weight, None).square().sum(), x, create_graph=True)
+    if linear._OPERATORS:
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            first.sum().backward()
+    else:
+        first.sum().backward()
+        assert weight.grad is not None
 
 
 @torch.no_grad()

@@ -285,8 +285,8 @@ def test_what_no_request_can_be_answered_with_is_told_at_once(model):
 
 
 def test_an_answer_that_was_cut_says_so(model):
-    cut = model.predict(drawn_picture(1), "detect", options=AskOptions(max_tokens=8))
-    whole = model.predict(drawn_picture(1), "detect")
+    cut = model.predict(drawn_picture(1), "detect", options=AskOptions(beams=1, max_tokens=8))
+    whole = model.predict(drawn_picture(1), "detect", options=AskOptions(beams=1))
     assert cut.truncated
     assert not whole.truncated
     assert cut.as_row()["truncated"] is True
