@@ -102,8 +102,7 @@ def learn_names(network: Network, text: Text, settings: Settings, report: Callab
         blur_bins=settings.blur_bins,
         workers=settings.workers,
     )
-    loss = sequence_loss(network, location_blur(plan.blur_bins), text.first_location)
-    return train(network, loss, DrawnMixture(mixture, text, plan.steps), plan, settings.out / "naming", report)
+    return learn(network, text, mixture, plan, settings.out / "naming", report)
 
 
 def learn_tasks(network: Network, text: Text, settings: Settings, report: Callable[[str], None]) -> dict[str, Tensor]:
@@ -123,8 +122,20 @@ def learn_tasks(network: Network, text: Text, settings: Settings, report: Callab
         blur_bins=settings.blur_bins,
         workers=settings.workers,
     )
+    return learn(network, text, mixture, plan, settings.out / "tasks", report)
+
+
+def learn(
+    network: Network,
+    text: Text,
+    mixture: MixtureConfig,
+    plan: TrainSettings,
+    folder: Path,
+    report: Callable[[str], None],
+) -> dict[str, Tensor]:
+    """Run one stage on the sequence loss; gives the averaged weights."""
     loss = sequence_loss(network, location_blur(plan.blur_bins), text.first_location)
-    return train(network, loss, DrawnMixture(mixture, text, plan.steps), plan, settings.out / "tasks", report)
+    return train(network, loss, DrawnMixture(mixture, text, plan.steps), plan, folder, report)
 
 
 def init_head(start: TowerStart, seed: int) -> None:

@@ -269,12 +269,11 @@ class DenseTruth:
 
     kinds: NDArray[np.int64]  # (things,) index into LABELS
     colours: NDArray[np.int64]  # (things,) index into COLOUR_NAMES
-    boxes_px: NDArray[np.float32]  # (things, 4) visible box x0, y0, x1, y1
     shares: NDArray[np.float32]  # (h, w, 1 + things) share of each cell's pixels: background, then the things
 
 
 def dense_truth(scene: Scene, grid_hw: tuple[int, int]) -> DenseTruth:
-    """Give kind, colour and box of each thing, and what each cell of a grid shows.
+    """Give kind and colour of each thing, and what each cell of a grid shows.
 
     grid_hw   rows and columns of the grid; at most the pixels of the image.
     """
@@ -286,7 +285,6 @@ def dense_truth(scene: Scene, grid_hw: tuple[int, int]) -> DenseTruth:
     return DenseTruth(
         kinds=np.array([LABELS.index(thing.kind) for thing in scene.things], np.int64),
         colours=np.array([COLOUR_NAMES.index(thing.colour) for thing in scene.things], np.int64),
-        boxes_px=np.array([thing.box for thing in scene.things], np.float32).reshape(-1, 4),
         shares=(counts / counts.sum(axis=2, keepdims=True)).astype(np.float32),
     )
 

@@ -3,7 +3,7 @@
 Saved beside the weights; change a field that sets a shape and the weights no longer fit.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from openflorence.errors import BadConfig
@@ -309,14 +309,3 @@ def native_rows(entries: int) -> int:
 def with_vocab(config: FlorenceConfig, rows: int) -> FlorenceConfig:
     """The same network with another number of embedding rows."""
     return replace(config, text=replace(config.text, vocab=rows))
-
-
-def same_shape(a: FlorenceConfig, b: FlorenceConfig) -> list[str]:
-    """Name the fields of two configurations that differ, as "vision.widths: (..) and (..)"."""
-    differences = []
-    for part in ("vision", "text"):
-        one, other = getattr(a, part), getattr(b, part)
-        for item in fields(one):
-            if getattr(one, item.name) != getattr(other, item.name):
-                differences.append(f"{part}.{item.name}: {getattr(one, item.name)} and {getattr(other, item.name)}")
-    return differences

@@ -175,8 +175,3 @@ class DaViT(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return x
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Count the trainable numbers of a module, tied ones once."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -9,7 +9,6 @@ from torch import nn
 from openflorence.errors import BadImage, BadPrompt
 from openflorence.model.checkpoint import empty_network
 from openflorence.model.config import BASE, LARGE, FlorenceConfig, TextConfig, VisionConfig
-from openflorence.model.davit import parameter_count
 from openflorence.model.florence import Network, cosine_table
 
 TINY = FlorenceConfig(
@@ -20,6 +19,11 @@ TINY = FlorenceConfig(
     ),
     side_px=64,
 )  # fmt: skip
+
+
+def parameter_count(module: torch.nn.Module) -> int:
+    """Trainable numbers, tied ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @pytest.fixture(scope="module")
