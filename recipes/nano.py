@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openflorence.data.mixture import DrawnMixture, MixtureConfig
+from openflorence.data.mixture import FIRST_TRAINING_SEED, DrawnMixture, MixtureConfig
 from openflorence.data.truth import vocabulary_texts
 from openflorence.data.world import WorldConfig
 from openflorence.model.checkpoint import save_checkpoint
@@ -53,7 +53,7 @@ class Settings:
 def run(settings: Settings, report: Callable[[str], None] = print) -> Path:
     """Train nano; gives the folder of the checkpoint."""
     torch.set_num_threads(settings.threads)
-    text = train_text(vocabulary_texts(), NANO.text.vocab)
+    text = train_text(vocabulary_texts(seed=FIRST_TRAINING_SEED), NANO.text.vocab)
     network = Network(with_vocab(NANO, text.size))
     init_weights(network, settings.seed, text.first_location)
     adopt(network, start_tower(network, text, settings, report))

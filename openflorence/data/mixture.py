@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from openflorence.contract.answers import write_answer
 from openflorence.contract.prompts import fill_sentence
 from openflorence.contract.tasks import FREE_TEXT, TASKS
+from openflorence.data.chance import chance, deal, dice
 from openflorence.data.truth import Example, ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.errors import BadConfig
@@ -105,8 +106,8 @@ class DrawnMixture(Dataset[Batch]):
     def __init__(self, config: MixtureConfig, text: Text, steps: int) -> None:
         self.config, self.text, self.steps = config, text, steps
         names = [name for name in _NAMES if config.weights.get(name, 0.0) > 0]
-        weights = np.array([config.weights[name] for name in names])
-        self.names, self.shares = names, weights / weights.sum()
+        self.names = names
+        self.weights = [max(1, round(1000 * config.weights[name])) for name in names]
 
     def __len__(self) -> int:
         return self.steps
@@ -115,7 +116,7 @@ class DrawnMixture(Dataset[Batch]):
         """Draw the batch of a step. Any step has one; `steps` only says how many a loader takes by itself."""
         cv2.setNumThreads(1)  # the worker shares its cores with the network
         config = self.config
-        rng = np.random.Generator(np.random.PCG64([config.seed, step]))
+        rng = dice([config.seed, step])
         first = FIRST_TRAINING_SEED + config.seed * 1_000_000_000 + step * config.images
         scenes, pixels, pairs = [], [], []
         for row in range(config.images):
@@ -128,15 +129,13 @@ class DrawnMixture(Dataset[Batch]):
         )
 
     def _draw(self, seed: int, rng: np.random.Generator) -> Scene:
-        large = rng.random() < self.config.large_share
-        side_px = 2 * self.config.side_px if large else self.config.side_px
+        side_px = self.config.side_px * (2 if chance(rng, self.config.large_share) else 1)
         return draw_scene(seed, replace(self.config.world, side_px=side_px))
 
     def _pose(self, scene: Scene, rng: np.random.Generator) -> list[Example]:
         """Pose `targets` different tasks, fewer where the scene cannot pose some."""
         count = min(self.config.targets, len(self.names))
-        chosen = rng.choice(len(self.names), size=count, replace=False, p=self.shares)
-        posed = (ask(scene, self.names[index], rng) for index in chosen)
+        posed = (ask(scene, self.names[place], rng) for place in deal(rng, self.weights, count))
         return [example for example in posed if example is not None]
 
 

@@ -27,6 +27,9 @@ from openflorence.errors import BadConfig, TrainingDiverged
 from openflorence.model.files import write_safetensors
 from openflorence.model.florence import Network
 
+# Embedding and position tables: rows that a batch does not touch should not shrink.
+TABLES = ("embed.weight", "positions.weight", "rows.weight", "columns.weight")
+
 Loss = Callable[[Batch, int], dict[str, Tensor]]  # a batch and its step -> the parts of the loss, "loss" their total
 
 
@@ -138,12 +141,12 @@ def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[s
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        in_tower = name.startswith("tower.")
+        in_tower = ".tower." in f".{name}"  # also inside another module, as in the tower's start
         if in_tower:
             parameter.requires_grad_(settings.tower_rate > 0)
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and not name.endswith(("embed.weight", "positions.weight"))
+        decays = parameter.ndim > 1 and not name.endswith(TABLES)
         groups.setdefault((decays, in_tower), []).append(parameter)
     return [
         {

@@ -270,7 +270,6 @@ def test_weights_decay_but_norms_biases_embeddings_and_positions_of_text_do_not(
                 assert name not in decayed, name
 
 
-@pytest.mark.xfail(strict=True, reason="the 2-D positions of the image decay; the change waits for the shipped weights")
 def test_the_positions_of_the_image_do_not_decay():
     assert not {"projector.rows.weight", "projector.columns.weight"} & decayed_names(tiny_network())
 
