@@ -149,6 +149,7 @@ class Florence:
         text: str | Sequence[str] | None = None,
         region: Region | Sequence[float] | None = None,
         options: AskOptions = DEFAULT_OPTIONS,
+        decoding: Decoding | None = None,
     ) -> Answer:
         """Answer one task about one image.
 
@@ -156,10 +157,11 @@ class Florence:
         task      plain name ("detect") or published token ("<OD>"); openflorence.TASKS has them all.
         text      what to ground, find or segment, or the question of "answer".
         region    for the region tasks: x0, y0, x1, y1 in pixels of the upright image, or a Region of an answer.
+        decoding  "published" for the published search, token for token; short for the option of that name.
         returns   text and regions, in pixels of the upright original; empty answers are answers.
         raises    BadImage, BadPrompt, BadRegion or BadConfig, each naming what was seen and what is allowed.
         """
-        return self.open(image).ask(task, text, region, options)
+        return self.open(image).ask(task, text, region, options, decoding)
 
     def open(self, image: Any) -> "View":
         """Read and encode an image once, to be asked many things."""
@@ -320,8 +322,10 @@ class View:
         text: str | Sequence[str] | None = None,
         region: Region | Sequence[float] | None = None,
         options: AskOptions = DEFAULT_OPTIONS,
+        decoding: Decoding | None = None,
     ) -> Answer:
         """Answer one task about this image; arguments and errors as Florence.predict has them."""
+        options = options if decoding is None else replace(options, decoding=decoding)
         question = self.model._question(self.image, Request(self.image, task, text, region), options)
         with self.model._at_rest():
             return self.model._answer([(question, self.image_tokens)])[0]

@@ -115,7 +115,7 @@ def test_published_decoding_is_the_published_settings(model, monkeypatch):
         return plain(decoder, memory, mask, settings)
 
     monkeypatch.setattr(openflorence.model.predict, "decode", decode)
-    model.predict(drawn_picture(), "detect", options=AskOptions(decoding="published"))
+    model.predict(drawn_picture(), "detect", decoding="published")
     model.predict(drawn_picture(), "detect", options=AskOptions(decoding="published", beams=1, max_tokens=9))
     published = DecodeSettings.published(model.checkpoint.config.text)
     assert seen == [published, replace(published, beams=1, max_tokens=9)]
