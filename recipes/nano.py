@@ -40,7 +40,7 @@ class Settings:
     tower_peak: float = 1.5e-3  # highest learning rate of the first stage
     naming_steps: int = 500  # batches of the second stage
     naming_peak: float = 1.5e-3  # its highest learning rate
-    task_steps: int = 2800  # batches of the third stage
+    task_steps: int = 3700  # batches of the third stage
     task_images: int = 16  # images in each batch of the second and third
     targets: int = 6  # targets per image, on one encoding
     task_peak: float = 1e-3  # highest learning rate of the third stage
