@@ -5,6 +5,7 @@ OpenFlorenceError
 ├── BadCheckpoint    weights or tokenizer files that are missing, misshapen or of an unknown layout
 ├── BadImage         an image that cannot be read, or is outside the limits
 ├── BadPrompt        a task that does not exist, or a task without (or with the wrong) input
+├── BadRecord        an annotation, or a file of annotations, that cannot be read, or a data set without a usable one
 ├── BadRegion        a box, quad or polygon that is empty, not finite, or outside its image
 └── TrainingDiverged a loss or gradient that is not finite: the run stopped, its last saved state is still good
 
@@ -30,6 +31,10 @@ class BadImage(OpenFlorenceError, ValueError):
 
 class BadPrompt(OpenFlorenceError, ValueError):
     """Raised when a task or its input cannot become a prompt."""
+
+
+class BadRecord(OpenFlorenceError, ValueError):
+    """Raised when annotations cannot be read, or nothing of a data set is usable; names the file and the entry."""
 
 
 class BadRegion(OpenFlorenceError, ValueError):

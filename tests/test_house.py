@@ -27,14 +27,15 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = {
     "contract": "tasks shapes locations drawing regions published prompts answers grammar records",
     "model": "config tokenizer sources images files linear davit seq2seq florence fast settings layouts checkpoint hub "
-    "doctor decode predict",
-    "data": "words chance glyphs shapes painting world sentences questions truth album formats store mixture",
+    "doctor adapters decode predict",
+    "data": "words chance glyphs shapes painting world sentences questions truth album problems cleaning pairs coco "
+    "yolo voc labelme refer flickr vqa ocr formats store targets augment mixture",
     "engine": "",
-    "training": "train adapt tower",
-    "evaluation": "metrics scoring benchmarks report",
+    "training": "objectives states train adapt tower masked contrast",
+    "evaluation": "metrics scoring heldout benchmarks report",
     "serving": "",
     "export": "",
-    "experiments": "",
+    "experiments": "finetune",
     "cli": "",
 }
 STRANGERS = {"engine", "training", "evaluation", "serving", "export"}  # do not import one another

@@ -4,10 +4,11 @@ from functools import cache
 
 from torch.utils.data import Dataset
 
+from openflorence.contract.records import Example
 from openflorence.contract.tasks import FREE_TEXT, TASKS
 from openflorence.data.chance import dice
 from openflorence.data.mixture import Batch
-from openflorence.data.truth import Example, ask, vocabulary_texts
+from openflorence.data.truth import ask, vocabulary_texts
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.model.config import FlorenceConfig, TextConfig, VisionConfig
 from openflorence.model.florence import Network, init_weights

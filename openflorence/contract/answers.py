@@ -122,6 +122,12 @@ def join_labels(regions: Iterable[Region], task: Task) -> str:
     return ("\n" if task.form == "quads" else ", ").join(region.label for region in regions if region.label)
 
 
+def special_token(text: str) -> str | None:
+    """Give the first special token that a text spells, such as "<loc_5>" or "</s>"; None when it spells none."""
+    seen = _SPECIAL.search(text)
+    return seen[0] if seen else None
+
+
 def _checked(label: str, refused: Sequence[str] | None = None) -> str:
     """Trim a label, and refuse one that spells a special token."""
     seen = re.search("|".join(refused), label) if refused else _SPECIAL.search(label)

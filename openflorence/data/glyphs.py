@@ -39,6 +39,22 @@ def word_rings(word: str, font: str) -> tuple[list[Ring], tuple[int, int, int, i
 
 
 @cache
+def letter_edges(word: str, font: str) -> tuple[float, ...]:
+    """Say where each letter of a word begins and the last one ends, as shares of the width of the word's ink.
+
+    word      letters and digits.
+    font      one of FONTS.
+    returns   one number more than the word has letters, rising from 0 to 1.
+    """
+    _, (x0, _, x1, _) = word_rings(word, font)
+    pens = [0]
+    for letter in word:
+        pens.append(pens[-1] + _glyph(font, letter)[1])
+    inner = [min(max((pen - x0) / (x1 - x0), 0.0), 1.0) for pen in pens[1:-1]]
+    return (0.0, *inner, 1.0)
+
+
+@cache
 def _font(font: str) -> Any:
     from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 

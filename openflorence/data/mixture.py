@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 
 from openflorence.contract.answers import write_answer
 from openflorence.contract.prompts import fill_sentence
+from openflorence.contract.records import Example
 from openflorence.contract.tasks import FREE_TEXT, TASKS
-from openflorence.data.chance import chance, deal, dice
-from openflorence.data.truth import Example, ask
+from openflorence.data.chance import chance, deal, dice, pick
+from openflorence.data.truth import ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.errors import BadConfig
 from openflorence.model.images import to_pixels
@@ -77,7 +78,7 @@ class Batch:
 class MixtureConfig:
     """What a batch of drawn scenes is made of."""
 
-    world: WorldConfig = field(default_factory=WorldConfig)
+    worlds: tuple[WorldConfig, ...] = (WorldConfig(),)  # each scene is drawn from one of them, all alike often
     side_px: int = 128  # side of the network's input; the world's own side_px is not used
     images: int = 24  # B, images a batch
     targets: int = 4  # different tasks asked per image, on one encoding; 0 for batches of scenes alone
@@ -130,7 +131,7 @@ class DrawnMixture(Dataset[Batch]):
 
     def _draw(self, seed: int, rng: np.random.Generator) -> Scene:
         side_px = self.config.side_px * (2 if chance(rng, self.config.large_share) else 1)
-        return draw_scene(seed, replace(self.config.world, side_px=side_px))
+        return draw_scene(seed, replace(pick(rng, self.config.worlds), side_px=side_px))
 
     def _pose(self, scene: Scene, rng: np.random.Generator) -> list[Example]:
         """Pose `targets` different tasks, fewer where the scene cannot pose some."""

@@ -40,6 +40,7 @@ class Sprite:
     striped: bool
     word: str = ""
     ink_box: tuple[int, int, int, int] = (0, 0, 0, 0)  # around the word of a sign, in shape units
+    letter_edges: tuple[float, ...] = ()  # where its letters begin and end, as shares of the width of ink_box
     centre: tuple[int, int] = (0, 0)
     under: int = -1  # index of the sprite it was put on
     full_count: int = 0  # pixels of its silhouette on the reference raster

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from openflorence.contract.answers import join_labels
 from openflorence.contract.prompts import AND, input_of
+from openflorence.contract.records import Example
 from openflorence.contract.regions import Answer, Box, Point, Polygon, Region
 from openflorence.contract.tasks import FREE_TEXT, TASKS, Task, find_task
 from openflorence.data.chance import below, chance, dice, pick, shuffled
@@ -33,18 +34,8 @@ from openflorence.data.shapes import KINDS
 from openflorence.data.words import COLOURS, NUMBERS, SIGN, SIGN_WORDS, SIZES, counted, listed, plural
 from openflorence.data.world import Scene, Thing, WorldConfig, draw_scene
 
-_MAX_VERTICES = 20  # of one ring: with 16, a small butterfly loses an eighth of itself
+VERTICES = 20  # of the first ring of an outline
 _TRACE_SCALE = 4  # masks are traced this much enlarged: a traced outline runs half a pixel inside its mask
-
-
-@dataclass(frozen=True)
-class Example:
-    """One thing to ask about a scene, and the right answer."""
-
-    task: Task
-    text: str | None  # what is asked with the task: a caption, a phrase, a question
-    region: Box | None  # or the region that is asked about
-    answer: Answer
 
 
 def ask(scene: Scene, task: str | Task, rng: np.random.Generator) -> Example | None:
@@ -201,15 +192,21 @@ _POSERS: dict[str, Callable[[Scene, np.random.Generator], _Posed | None]] = {
 def polygons(scene: Scene, thing: Thing) -> tuple[Polygon, ...]:
     """Trace the visible pixels of a thing.
 
-    returns   one ring per part, the largest first: clockwise, from its topmost and then leftmost vertex, at most
-              _MAX_VERTICES each, in pixels. A part with a hole is cut through the hole into two.
+    The vertices of a ring stand at equal steps along the outline. Where a shape bends is not marked: vertices left by
+    a simplification lie where a tenth of a pixel decides, and nano, taught those, followed the first few and then
+    lost its way (mean IoU 0.14 where the truth scores 0.96; with equal steps the truth scores 0.93).
+
+    returns   one ring per part, the largest first: clockwise, from its topmost and then leftmost point, of VERTICES
+              vertices, half as many for every further part, in pixels. A part with a hole is cut through the hole
+              into two.
     """
     x0, y0, x1, y1 = (int(edge) for edge in thing.box)
     mask = scene.mask(thing)[y0:y1, x0:x1].astype(np.uint8)
-    traced = [ring for piece in _without_holes(mask) for ring in _trace(piece)]
+    traced = [line for piece in _without_holes(mask) for line in _trace(piece)]
     traced.sort(key=cv2.contourArea, reverse=True)
     least = mask.sum() * _TRACE_SCALE**2 * 0.02  # crumbs, such as a whisker cut off, say nothing
-    return tuple(_ring(line, x0, y0) for i, line in enumerate(traced) if i == 0 or cv2.contourArea(line) >= least)
+    kept = [line for i, line in enumerate(traced) if i == 0 or cv2.contourArea(line) >= least]
+    return tuple(_ring(line, VERTICES if i == 0 else VERTICES // 2, x0, y0) for i, line in enumerate(kept))
 
 
 def _without_holes(mask: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -227,34 +224,29 @@ def _without_holes(mask: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 
 
 def _trace(mask: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
-    """Find the outer lines of a mask, on a raster _TRACE_SCALE times finer."""
+    """Find the outer lines of a mask, on a raster _TRACE_SCALE times finer: (points, 2), clockwise as seen."""
     fine = np.pad(mask, 1).repeat(_TRACE_SCALE, axis=0).repeat(_TRACE_SCALE, axis=1)
-    lines, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [_simplified(np.asarray(line, np.int32)) for line in lines]
+    lines, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    # OpenCV runs outer lines anticlockwise as seen, y being downwards.
+    return [np.asarray(line, np.int32)[::-1, 0] for line in lines]
 
 
-def _simplified(line: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Leave out vertices until few enough are left, as little as that takes."""
-    tolerance = 0.35 * _TRACE_SCALE
-    short = cv2.approxPolyDP(line, tolerance, True)
-    while len(short) > _MAX_VERTICES:
-        tolerance *= 1.12
-        short = cv2.approxPolyDP(line, tolerance, True)
-    if len(short) < 3:  # a sliver: keep all of it
-        short = line
-    return np.asarray(short, np.int32)
-
-
-def _ring(line: NDArray[np.int32], x0: int, y0: int) -> Polygon:
-    """Traced vertices -> pixels of the image, clockwise as seen, from the top left."""
-    points = [
-        Point((x + 0.5) / _TRACE_SCALE - 1 + x0, (y + 0.5) / _TRACE_SCALE - 1 + y0) for x, y in line[:, 0].tolist()
-    ]
-    area = sum(a.x * b.y - b.x * a.y for a, b in zip(points, points[1:] + points[:1], strict=True))
-    if area < 0:  # y points down, so a positive area runs clockwise
-        points.reverse()
-    first = min(range(len(points)), key=lambda i: (points[i].y, points[i].x))
-    return tuple(points[first:] + points[:first])
+def _ring(line: NDArray[np.int32], vertices: int, x0: int, y0: int) -> Polygon:
+    """Place vertices at equal steps along a traced line, from its topmost and then leftmost point: pixels."""
+    first = int(np.lexsort((line[:, 0], line[:, 1]))[0])
+    line = np.roll(line, -first, axis=0)
+    # Along a mean over a few points, so that a slanted edge is not counted as long as its staircase.
+    span = range(-_TRACE_SCALE - 1, _TRACE_SCALE + 2)
+    smooth = np.mean([np.roll(line, step, axis=0) for step in span], axis=0)
+    steps = np.hypot(*np.diff(np.vstack((smooth, smooth[:1])), axis=0).T)
+    passed = np.concatenate(([0.0], np.cumsum(steps)))
+    stops = np.arange(vertices) * passed[-1] / vertices
+    closed = np.vstack((line, line[:1]))
+    xs, ys = np.interp(stops, passed, closed[:, 0]), np.interp(stops, passed, closed[:, 1])
+    return tuple(
+        Point((x + 0.5) / _TRACE_SCALE - 1 + x0, (y + 0.5) / _TRACE_SCALE - 1 + y0)
+        for x, y in zip(xs.tolist(), ys.tolist(), strict=True)
+    )
 
 
 # ---- truth for the tower alone

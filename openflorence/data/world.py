@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from openflorence.contract.regions import Box, Point, Quad
 from openflorence.data.chance import below, between, chance, dice, pick
-from openflorence.data.glyphs import FONTS
+from openflorence.data.glyphs import FONTS, letter_edges
 from openflorence.data.painting import (
     PLANE,
     Pixels,
@@ -95,6 +95,7 @@ class Thing:
     on: int = 0  # number of the thing it was put on, 0 for none
     word: str = ""  # what is printed on a sign
     quad: Quad | None = None  # around the printed word, corners from the top left in the word's own frame
+    letter_edges: tuple[float, ...] = ()  # where its letters begin and the last one ends, as shares of the quad's width
 
     @property
     def is_sign(self) -> bool:
@@ -272,6 +273,7 @@ def _new_sign(rng: np.random.Generator) -> Sprite:
         striped=False,
         word=word,
         ink_box=ink_box,
+        letter_edges=letter_edges(word, font),
     )
 
 
@@ -298,6 +300,7 @@ def _measure(owner: Pixels, sprites: list[Sprite], config: WorldConfig) -> tuple
                 on=number_of.get(sprite.under, 0),
                 word=sprite.word,
                 quad=_quad(sprite, config.side_px) if sprite.word else None,
+                letter_edges=sprite.letter_edges,
             )
         )
     return renumber[owner], tuple(things)

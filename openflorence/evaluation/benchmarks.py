@@ -17,11 +17,12 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
+from openflorence.contract.records import Example
 from openflorence.contract.regions import Answer
 from openflorence.contract.tasks import FREE_TEXT, TASKS, Task, find_task
 from openflorence.data.chance import dice
 from openflorence.data.mixture import FIRST_TRAINING_SEED
-from openflorence.data.truth import Example, ask
+from openflorence.data.truth import ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.errors import BadConfig, OpenFlorenceError
 from openflorence.evaluation.metrics import Parts, half_width, ratio

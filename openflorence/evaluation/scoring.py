@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from openflorence.contract.prompts import AND
+from openflorence.contract.records import Example
 from openflorence.contract.regions import Answer, Box, Region
 from openflorence.data.sentences import name
-from openflorence.data.truth import LABELS, Example, polygons
+from openflorence.data.truth import LABELS, polygons
 from openflorence.data.words import COLOURS, NUMBERS, SIZES, plural
 from openflorence.data.world import Scene
 from openflorence.evaluation.metrics import (

@@ -35,6 +35,7 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 _OTHERS = (  # how files that are often taken for images begin, and what to do with them
     (b"<!doctype html", "a web page; give the address of the image itself"),
@@ -85,6 +86,25 @@ def read_image(source: Any, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image
         # Pillow's decoders, fed with random bytes, raise some fifteen types, from SyntaxError to struct.error.
         reason = str(error) or type(error).__name__
         raise BadImage(f"cannot read {name_source(source)}: {reason}") from error
+
+
+def image_size(source: Any, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Give width and height of an image file as it is meant to be looked at, from its header alone.
+
+    source   path, URL, data URL, bytes or file open for reading.
+    raises   BadImage naming the source. That the header can be read does not say that the pixels can.
+    """
+    try:
+        image = _open(read_bytes(source, limits))
+        _check_size(image.size, limits)
+        width, height = image.size
+        return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+    except BadImage as error:
+        if name_source(source) in str(error):
+            raise
+        raise BadImage(f"cannot read {name_source(source)}: {error}") from error
+    except Exception as error:  # as in read_image
+        raise BadImage(f"cannot read {name_source(source)}: {error}") from error
 
 
 def to_pixels(image: Image.Image, side_px: int | tuple[int, int]) -> Float[Tensor, "3 H W"]:

@@ -1,4 +1,4 @@
-"""The image tower's own start: read kind, colour, size, word and box of the drawn world off every cell.
+"""The image tower's own start: read kind, colour, size, word, letters, outline and box off every cell of drawn scenes.
 
 From random weights the sequence loss alone stays on a long plateau, because the decoder cannot learn to name what the
 tower does not yet show (`docs/log.md` has the figures). A tower that was first trained on the labels of its cells, as
@@ -32,7 +32,19 @@ NAMES: dict[str, tuple[str, ...]] = {
     "word": tuple(dict.fromkeys(SIGN_WORDS)),
 }
 _ROW = {question: {name: row for row, name in enumerate(names)} for question, names in NAMES.items()}
-WEIGHTS = {"filled": 1.0, "kind": 1.0, "colour": 1.0, "size": 0.5, "word": 0.3, "box": 1.0}  # of the parts of the loss
+LETTERS: tuple[str, ...] = tuple(sorted({letter for word in SIGN_WORDS for letter in word}))
+PARTS = 2  # a cell is asked for its letters in PARTS x PARTS places: at nano's size a letter is narrower than a cell
+SHADES = 8  # and for the outline in SHADES x SHADES places
+WEIGHTS = {
+    "filled": 1.0,
+    "kind": 1.0,
+    "colour": 1.0,
+    "size": 0.5,
+    "word": 1.0,
+    "letters": 1.0,
+    "outline": 1.0,
+    "box": 1.0,
+}
 _UNASKED = -100  # a cell that the question does not concern
 _MIN_SHARE = 0.2  # of a cell that one thing must cover for the cell to be asked about it
 
@@ -43,6 +55,8 @@ class CellLabels:
 
     names: dict[str, Int[Tensor, "B N"]]  # per question of NAMES
     bins: Int[Tensor, "B N 4"]  # box of the thing, as location bins
+    letters: Int[Tensor, "B N 4"]  # which letter stands in each quarter of the cell, row by row; -100 without one
+    outline: Bool[Tensor, "B N 64"]  # which places of the cell, row by row, belong to the thing
     filled: Bool[Tensor, "B N"]  # does the cell show a thing?
 
 
@@ -52,12 +66,13 @@ def label_cells(scenes: Sequence[Scene], grid_hw: tuple[int, int]) -> CellLabels
     grid_hw   rows and columns of cells; at most the pixels of the scenes, which may differ in size.
     """
     parts = [_label_scene(scene, grid_hw) for scene in scenes]
-    table = torch.from_numpy(np.stack(parts))  # (B, N, questions + 4)
+    table, letters, outline = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
     names = {question: table[:, :, column] for column, question in enumerate(NAMES)}
-    return CellLabels(names, table[:, :, len(NAMES) :], names["kind"] != _UNASKED)
+    return CellLabels(names, table[:, :, len(NAMES) :], letters, outline, names["kind"] != _UNASKED)
 
 
-def _label_scene(scene: Scene, grid_hw: tuple[int, int]) -> np.ndarray:
+def _label_scene(scene: Scene, grid_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label one scene: facts (N, questions + 4), letters (N, 4), outline (N, 64)."""
     truth = dense_truth(scene, grid_hw)
     shares = truth.shares.reshape(-1, len(scene.things) + 1)  # (N, background and things)
     shares[:, 0] = _MIN_SHARE  # a thing must beat this to own the cell
@@ -68,7 +83,45 @@ def _label_scene(scene: Scene, grid_hw: tuple[int, int]) -> np.ndarray:
         facts[row, 2] = _ROW["size"].get(thing.size, _UNASKED)
         facts[row, 3] = _ROW["word"].get(thing.word, _UNASKED)
         facts[row, 4:] = box_to_bins(thing.box, scene.image_wh)
-    return facts[owner]
+    numbers = np.array([0, *(thing.number for thing in scene.things)])
+    places = _cellwise(_seen(scene, grid_hw, SHADES), SHADES)
+    return facts[owner], _cellwise(_letters(scene, grid_hw), PARTS), places == numbers[owner][:, None]
+
+
+def _middles(scene: Scene, grid_hw: tuple[int, int], parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels in the middle of parts x parts places of every cell: columns (w,) and rows (h,)."""
+    (rows, columns), (width, height) = grid_hw, scene.image_wh
+    return (np.arange(columns * parts) + 0.5) * width / (columns * parts), (np.arange(rows * parts) + 0.5) * height / (
+        rows * parts
+    )
+
+
+def _seen(scene: Scene, grid_hw: tuple[int, int], parts: int) -> np.ndarray:
+    """Which thing is seen in each place: (h, w)."""
+    xs, ys = _middles(scene, grid_hw, parts)
+    return scene.owner[ys.astype(int)[:, None], xs.astype(int)]
+
+
+def _letters(scene: Scene, grid_hw: tuple[int, int]) -> np.ndarray:
+    """Which letter is printed in each place, by the quads of the words: (h, w)."""
+    xs, ys = _middles(scene, grid_hw, PARTS)
+    found = np.full((len(ys), len(xs)), _UNASKED, dtype=np.int64)
+    for sign in scene.signs:
+        assert sign.quad is not None
+        (ax, ay), (bx, by), _, (dx, dy) = sign.quad
+        across, down = np.array([bx - ax, by - ay]), np.array([dx - ax, dy - ay])
+        steps = np.stack(np.broadcast_arrays(xs - ax, (ys - ay)[:, None]), axis=-1)
+        u, v = steps @ across / (across @ across), steps @ down / (down @ down)
+        inside = (u >= 0) & (u < 1) & (v >= 0) & (v < 1)
+        rows = np.array([LETTERS.index(letter) for letter in sign.word])
+        found[inside] = rows[np.searchsorted(sign.letter_edges, u[inside], side="right") - 1]
+    return found
+
+
+def _cellwise(places: np.ndarray, parts: int) -> np.ndarray:
+    """(h * parts, w * parts) -> (cells row by row, parts * parts)."""
+    h, w = places.shape[0] // parts, places.shape[1] // parts
+    return places.reshape(h, parts, w, parts).swapaxes(1, 2).reshape(h * w, parts * parts)
 
 
 class CellHead(nn.Module):
@@ -78,6 +131,8 @@ class CellHead(nn.Module):
         super().__init__()
         self.filled = nn.Linear(width, 1)
         self.names = nn.ModuleDict({question: nn.Linear(width, len(names)) for question, names in NAMES.items()})
+        self.letters = nn.Linear(width, PARTS * PARTS * len(LETTERS))
+        self.outline = nn.Linear(width, SHADES * SHADES)
         self.sides = nn.Linear(width, 4 * width)  # one query per side of the box, answered by the location rows
 
     def losses(
@@ -99,7 +154,13 @@ class CellHead(nn.Module):
             asked = labels.names[question] != _UNASKED
             logits, rows = head(cells[asked]), labels.names[question][asked]
             losses[question] = F.cross_entropy(logits, rows) if len(rows) else logits.sum()
+        asked = labels.letters != _UNASKED
+        logits = self.letters(cells).unflatten(-1, (-1, len(LETTERS)))[asked]
+        losses["letters"] = F.cross_entropy(logits, labels.letters[asked]) if asked.any() else logits.sum()
         shown = cells[labels.filled]
+        places = labels.outline[labels.filled].to(cells.dtype)
+        logits = self.outline(shown)
+        losses["outline"] = F.binary_cross_entropy_with_logits(logits, places) if len(places) else logits.sum()
         logits = self.sides(shown).unflatten(-1, (4, -1)) @ locations.T  # (things' cells, 4, 1000)
         wanted = blur[labels.bins[labels.filled].flatten()]
         losses["box"] = F.cross_entropy(logits.flatten(0, 1), wanted) if len(wanted) else logits.sum()
@@ -116,8 +177,14 @@ class CellHead(nn.Module):
             if asked.any():
                 named = head(cells[asked]).argmax(-1)
                 right[f"{question}_right"] = (named == labels.names[question][asked]).float().mean()
+        asked = labels.letters != _UNASKED
+        if asked.any():
+            spelt = self.letters(cells).unflatten(-1, (-1, len(LETTERS)))[asked].argmax(-1)
+            right["letters_right"] = (spelt == labels.letters[asked]).float().mean()
         if not labels.filled.any():
             return right
+        drawn = self.outline(cells[labels.filled]) > 0
+        right["outline_right"] = (drawn == labels.outline[labels.filled]).float().mean()
         guess = (self.sides(cells[labels.filled]).unflatten(-1, (4, -1)) @ locations.T).argmax(-1)
         right["side_bins"] = (guess - labels.bins[labels.filled]).abs().float().median()
         return right

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from openflorence.contract.answers import read_answer
 from openflorence.contract.locations import BINS, spell
+from openflorence.contract.records import Example
 from openflorence.contract.regions import Answer, Box, Point, Region
 from openflorence.data import mixture
 from openflorence.data.mixture import (
@@ -27,7 +28,6 @@ from openflorence.data.mixture import (
     collate,
     spell_example,
 )
-from openflorence.data.truth import Example
 from openflorence.data.world import draw_scene
 from openflorence.errors import BadConfig
 

@@ -11,9 +11,10 @@ import pytest
 
 from openflorence.contract.answers import read_answer, write_answer
 from openflorence.contract.prompts import input_of
+from openflorence.contract.records import Example
 from openflorence.contract.tasks import FREE_TEXT, TASKS, find_task
 from openflorence.data.mixture import FIRST_TRAINING_SEED
-from openflorence.data.truth import Example, vocabulary_texts
+from openflorence.data.truth import vocabulary_texts
 from openflorence.data.world import WorldConfig, draw_scene
 from openflorence.errors import BadConfig, BadPrompt
 from openflorence.evaluation.benchmarks import WorldScores, as_markdown, evaluate_world, pose, write_world_report

@@ -5,12 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from openflorence.contract.records import Example
 from openflorence.contract.regions import Answer, Box, Point, Region
 from openflorence.contract.tasks import FREE_TEXT, TASKS, find_task
 from openflorence.data.chance import dice
 from openflorence.data.questions import QUESTIONS
 from openflorence.data.sentences import name
-from openflorence.data.truth import Example, ask
+from openflorence.data.truth import ask
 from openflorence.data.world import WorldConfig, draw_scene
 from openflorence.evaluation.metrics import Parts
 from openflorence.evaluation.scoring import SCORERS, named_objects, question_kind, score
