@@ -28,8 +28,8 @@ HOUSE = {
     "contract": "tasks shapes locations drawing regions published prompts answers grammar records",
     "model": "config tokenizer sources images files linear davit seq2seq florence fast settings layouts checkpoint hub "
     "doctor adapters decode predict",
-    "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs coco "
-    "yolo voc labelme plain_pickle refer flickr vqa ocr formats store targets augment mixture",
+    "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
+    "coco yolo voc labelme plain_pickle refer flickr vqa ocr formats store targets augment mixture",
     "engine": "",
     "training": "objectives states train adapt tower masked contrast",
     "evaluation": "metrics scoring heldout benchmarks report",
