@@ -31,8 +31,8 @@ HOUSE = {
     "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
     "coco yolo voc labelme plain_pickle refer flickr vqa ocr formats store targets augment mixture",
     "engine": "",
-    "training": "objectives states train adapt tower masked contrast",
-    "evaluation": "metrics scoring heldout benchmarks report",
+    "training": "objectives states train tower_file adapt tower masked contrast",
+    "evaluation": "metrics detection figures scoring heldout benchmarks report",
     "serving": "",
     "export": "",
     "experiments": "finetune",

@@ -5,8 +5,10 @@ of images add up, so a figure and its uncertainty come from the same table of pa
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -23,6 +25,15 @@ class Parts(NamedTuple):
     whole: float
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One figure of many images."""
+
+    value: float | None  # a share in 0..1; None when no image had anything to judge
+    half_width: float | None  # of the 95 % bootstrap interval over images
+    n: float  # what was judged, in the figure's own unit: boxes, phrases, answers, pixels
+
+
 def box_iou(a_px: Sequence[Box], b_px: Sequence[Box]) -> NDArray[np.float64]:
     """Intersection over union of every box of a with every box of b: (len(a), len(b)).
 
@@ -31,10 +42,29 @@ def box_iou(a_px: Sequence[Box], b_px: Sequence[Box]) -> NDArray[np.float64]:
     """
     a = np.array(a_px, np.float64).reshape(-1, 1, 4)
     b = np.array(b_px, np.float64).reshape(1, -1, 4)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = sides.clip(min=0).prod(axis=-1)
+    shared = _shared_areas(a_px, b_px)
     union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def box_covered(a_px: Sequence[Box], b_px: Sequence[Box]) -> NDArray[np.float64]:
+    """Share of every box of a that lies in each box of b: (len(a), len(b)).
+
+    returns   0 where the box of a is without area.
+    source    The overlap with a crowd in pycocotools, Lin et al. 2014.
+    """
+    a = np.array(a_px, np.float64).reshape(-1, 1, 4)
+    shared = _shared_areas(a_px, b_px)
+    own = np.broadcast_to((a[..., 2:] - a[..., :2]).prod(axis=-1), shared.shape)
+    return np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
+
+
+def _shared_areas(a_px: Sequence[Box], b_px: Sequence[Box]) -> NDArray[np.float64]:
+    a = np.array(a_px, np.float64).reshape(-1, 1, 4)
+    b = np.array(b_px, np.float64).reshape(1, -1, 4)
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared: NDArray[np.float64] = sides.clip(min=0).prod(axis=-1)
+    return shared
 
 
 def quad_iou(a_px: Quad, b_px: Quad) -> float:
@@ -129,6 +159,145 @@ def half_width(parts: NDArray[np.float64], rounds: int = 1000, seed: int = 0) ->
     rng = np.random.Generator(np.random.PCG64(seed))
     weights = rng.multinomial(images, np.full(images, 1 / images), size=rounds)
     right, whole = (weights @ parts).T
-    figures = right[whole > 0] / whole[whole > 0]
+    return middle_half(right[whole > 0] / whole[whole > 0])
+
+
+def middle_half(figures: NDArray[np.float64]) -> float | None:
+    """Half of the width that the middle 95 % of resampled figures span; None without any."""
+    if not len(figures):
+        return None
     low, high = np.percentile(figures, (2.5, 97.5))
     return float(high - low) / 2
+
+
+def figure_of(parts: NDArray[np.float64]) -> Figure:
+    """Sum up the parts of images, (images, 2), as a figure with its half-width."""
+    total = Parts(*parts.sum(axis=0).tolist())
+    return Figure(ratio(*total), half_width(parts), total.whole)
+
+
+# ---- words
+
+
+def words_of(text: str) -> list[str]:
+    """Split a text into lower-case runs of letters and digits, of any script; "don't" is two.
+
+    source    None: the tokenisation of the Penn Treebank, which published caption scores use, comes with them.
+    """
+    return re.findall(r"\w+", text.lower())
+
+
+def word_f1(said: str, true: str) -> Parts:
+    """Words in common, as multisets, twice, out of the words of both."""
+    a, b = Counter(words_of(said)), Counter(words_of(true))
+    return f1_parts(shared_count(a, b), a.total(), b.total())
+
+
+def rouge_l(said: str, truths: Sequence[str]) -> float:
+    """Longest common subsequence of words: F with recall weighted 1.2, best precision and best recall over the truths.
+
+    source    Lin 2004; as coco-caption has it (beta 1.2, the two maxima taken apart), but on `words_of`.
+    """
+    words = words_of(said)
+    precision = recall = 0.0
+    for true in map(words_of, truths):
+        if words and true:
+            shared = common_length(words, true)
+            precision, recall = max(precision, shared / len(words)), max(recall, shared / len(true))
+    return (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision) if precision else 0.0
+
+
+def common_length(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common subsequence."""
+    numbers = {item: i for i, item in enumerate(dict.fromkeys((*a, *b)))}
+    other = np.array([numbers[item] for item in b])
+    longest = np.zeros(len(b) + 1, np.int64)
+    for item in a:
+        longest[1:] = np.maximum(longest[1:], longest[:-1] + (other == numbers[item]))
+        longest = np.maximum.accumulate(longest)
+    return int(longest[-1])
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Fewest letters to insert, delete or replace that turn a into b.
+
+    source    Levenshtein 1966; a letter is a Unicode code point.
+    """
+    other, places = np.array([ord(letter) for letter in b], np.int64), np.arange(len(b) + 1)
+    row = places.copy()
+    for i, letter in enumerate(a, start=1):
+        cost = np.minimum(row[1:] + 1, row[:-1] + (other != ord(letter)))
+        row = np.concatenate(([i], cost))
+        row = np.minimum.accumulate(row - places) + places  # insertions, from left to right
+    return int(row[-1])
+
+
+def edit_similarity(said: str, true: str) -> float:
+    """One less the edit distance over the length of the longer text; 1 when both are empty.
+
+    source    "1-N.E.D." of the ICDAR 2019 competitions ArT and ReCTS.
+    """
+    return 1 - edit_distance(said, true) / max(len(said), len(true), 1)
+
+
+def anls(said: str, truths: Sequence[str], least: float = 0.5) -> float:
+    """Edit similarity to the closest truth; 0 when it is below `least`. Case and the width of spaces do not count.
+
+    source    Biten et al. 2019 (ST-VQA); at exactly `least`, where the paper gives 0, as the evaluation program of
+              DocVQA, which keeps it.
+    """
+    best = max(edit_similarity(*(" ".join(text.lower().split()) for text in (said, true))) for true in truths)
+    return best if best >= least else 0.0
+
+
+# ---- answers of several people, as the VQA challenge judges them
+
+_COUNTED = "zero one two three four five six seven eight nine ten"
+_NUMBERS = {word: str(i) for i, word in enumerate(_COUNTED.split())} | {"none": "0"}
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_CONTRACTIONS = (
+    "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd "
+    "he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've "
+    "needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've "
+    "somebody'll somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll that's "
+    "there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll "
+    "what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's "
+    "won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've"
+)
+# Each with one of its apostrophes missing; the last pair is a slip of the challenge's table, kept.
+_MENDED = {
+    word[:place] + word[place + 1 :]: word
+    for word in _CONTRACTIONS.split()
+    for place, letter in enumerate(word)
+    if letter == "'"
+} | {"somebody'd": "somebodyd"}
+
+
+def plain_answer(text: str) -> str:
+    """An answer without what the VQA challenge does not judge: marks, articles, case, "two" for 2, "dont" for "don't".
+
+    source    processPunctuation and processDigitArticle of the challenge's vqaEval.py, quirks included: a mark that
+              stands beside a space somewhere vanishes everywhere, any other becomes a space; at most 32 full stops go.
+    """
+    commas = re.search(r"\d,\d", text) is not None
+    plain = text
+    for mark in _MARKS:
+        beside = f"{mark} " in text or f" {mark}" in text
+        plain = plain.replace(mark, "" if beside or commas else " ")
+    plain = re.sub(r"\.(?!\d)", "", plain, count=32)
+    words = (_NUMBERS.get(word, word) for word in plain.lower().split())
+    return " ".join(_MENDED.get(word, word) for word in words if word not in ("a", "an", "the"))
+
+
+def vqa_accuracy(said: str, people: Sequence[str]) -> float:
+    """Accuracy against the answers of several people: right when three of the others said so, in part when fewer did.
+
+    people    what each person said; of fewer than four, no answer reaches 1.
+    returns   the mean over leaving each person out of min(matching / 3, 1).
+    source    Antol et al. 2015; vqaEval.py of the challenge, which takes texts as they are when all people agree.
+    """
+    answer, *truths = (re.sub(r"[\n\t]", " ", text).strip() for text in (said, *people))
+    if len(set(truths)) > 1:
+        answer, *truths = map(plain_answer, (answer, *truths))
+    matching = truths.count(answer)
+    return sum(min((matching - (truth == answer)) / 3, 1) for truth in truths) / len(truths)

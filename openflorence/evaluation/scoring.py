@@ -9,14 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openflorence.contract.prompts import AND
 from openflorence.contract.records import Example
-from openflorence.contract.regions import Answer, Box, Region
+from openflorence.contract.regions import Answer, Box, Polygon, Region
 from openflorence.data.sentences import name
 from openflorence.data.truth import LABELS, polygons
 from openflorence.data.words import COLOURS, NUMBERS, SIZES, plural
 from openflorence.data.world import Scene
+from openflorence.evaluation.figures import Scored
 from openflorence.evaluation.metrics import (
     Parts,
     box_iou,
@@ -25,11 +27,11 @@ from openflorence.evaluation.metrics import (
     match,
     quad_iou,
     rasterise,
+    ratio,
     shared_count,
 )
 
 LEAST = 0.5  # overlap from which a place counts as found
-Scored = dict[str, Parts]
 Scorer = Callable[[Scene, Example, Answer], Scored]
 
 
@@ -42,18 +44,16 @@ def _same(scene: Scene, example: Example, answer: Answer) -> Scored:
     return {"exact": Parts(float(answer.text.strip() == example.answer.text), 1)}
 
 
-# ---- boxes
+# ---- regions, of the drawn world or of any other
 
 
-def _score_boxes(scene: Scene, example: Example, answer: Answer) -> Scored:
+def score_boxes(predicted: Sequence[Region], true: Sequence[Region]) -> Scored:
     """Found boxes: F1, precision and recall with equal labels, F1 without labels, mean IoU of what was found.
 
     source    IoU of 0.5 as in PASCAL VOC; greedy one-to-one matching, best overlap first, no confidence needed.
     """
-    predicted, true = answer.regions, example.answer.regions
-    overlap = box_iou(_bounds(predicted), _bounds(true))
-    alike = np.array([[p.label.strip() == t.label for t in true] for p in predicted], bool).reshape(overlap.shape)
-    found = match(overlap * alike, LEAST)
+    overlap = box_iou(bounds(predicted), bounds(true))
+    found = match(overlap * alike(predicted, true), LEAST)
     counts = len(predicted), len(true)
     return {
         "f1": f1_parts(len(found), *counts),
@@ -64,65 +64,99 @@ def _score_boxes(scene: Scene, example: Example, answer: Answer) -> Scored:
     }
 
 
-def _score_propose(scene: Scene, example: Example, answer: Answer) -> Scored:
+def score_proposals(predicted: Sequence[Region], true: Sequence[Region]) -> Scored:
     """As boxes; nothing has a label here, so the figure without labels would say the same twice."""
-    scored = _score_boxes(scene, example, answer)
+    scored = score_boxes(predicted, true)
     del scored["f1_unlabelled"]
     return scored
 
 
-def _score_ground(scene: Scene, example: Example, answer: Answer) -> Scored:
+def score_phrases(predicted: Sequence[Region], true: Sequence[Region]) -> Scored:
     """Phrases whose first box overlaps any true box of theirs (R@1, any-box protocol), then the figures of boxes.
 
     source    Flickr30k Entities as MDETR scores it, Kamath et al. 2021, "any-box" protocol.
     """
-    phrases = list(dict.fromkeys(region.label for region in example.answer.regions))
+    phrases = list(dict.fromkeys(region.label.strip() for region in true))
     right = 0
     for phrase in phrases:
-        first = [region for region in answer.regions if region.label.strip() == phrase][:1]
-        true = [region for region in example.answer.regions if region.label == phrase]
-        right += bool((box_iou(_bounds(first), _bounds(true)) >= LEAST).any())
-    return {"recall_at_1": Parts(right, len(phrases))} | _score_boxes(scene, example, answer)
+        first = [region for region in predicted if region.label.strip() == phrase][:1]
+        theirs = [region for region in true if region.label.strip() == phrase]
+        right += bool((box_iou(bounds(first), bounds(theirs)) >= LEAST).any())
+    return {"recall_at_1": Parts(right, len(phrases))} | score_boxes(predicted, true)
 
 
-def _score_find(scene: Scene, example: Example, answer: Answer) -> Scored:
-    """The figures of boxes, and the share of phrases for what is not there that got no region."""
-    there = {region.label for region in example.answer.regions}
-    said = {region.label.strip() for region in answer.regions}
-    absent = [phrase for phrase in (example.answer.input or "").split(AND) if phrase not in there]
-    silent = sum(phrase not in said for phrase in absent)
-    return _score_boxes(scene, example, answer) | {"absent_left_out": Parts(silent, len(absent))}
+def score_find(asked: str, predicted: Sequence[Region], true: Sequence[Region]) -> Scored:
+    """The figures of boxes, and the share of phrases for what is not there that got no region.
+
+    asked     the phrases, joined by AND.
+    """
+    there = {region.label.strip() for region in true}
+    said = {region.label.strip() for region in predicted}
+    absent = [phrase for phrase in asked.split(AND) if phrase.strip() not in there]
+    silent = sum(phrase.strip() not in said for phrase in absent)
+    return score_boxes(predicted, true) | {"absent_left_out": Parts(silent, len(absent))}
 
 
-def _bounds(regions: Sequence[Region]) -> list[Box]:
+def score_quads(predicted: Sequence[Region], true: Sequence[Region]) -> Scored:
+    """Words that are spelt right and lie right, over all words; F1; and silence where nothing is printed.
+
+    source    End-to-end reading of ICDAR 2015: equal transcription, IoU of the quads at least 0.5.
+    """
+    overlap = np.zeros((len(predicted), len(true)))
+    for i, one in enumerate(predicted):
+        for j, other in enumerate(true):
+            if one.quad and other.quad:
+                overlap[i, j] = quad_iou(one.quad, other.quad)
+    right = len(match(overlap * alike(predicted, true), LEAST))
+    return {
+        "words_right": Parts(right, len(true)),
+        "f1": f1_parts(right, len(predicted), len(true)),
+        "f1_unread": f1_parts(len(match(overlap, LEAST)), len(predicted), len(true)),
+        "silent_without_text": Parts(0, 0) if true else Parts(float(not predicted), 1),
+    }
+
+
+def score_mask(predicted: Sequence[Region], exact: NDArray[np.bool_]) -> Scored:
+    """Mean IoU, overall IoU and share of IoU >= 0.5; all instances of an answer make one mask.
+
+    source    Figures of RefCOCO as in Yu et al. 2018 (MAttNet) and the "mIoU" of the Florence-2 report.
+    """
+    own = mask_parts(rasterise(rings(predicted), (exact.shape[1], exact.shape[0])), exact)
+    iou = ratio(*own)
+    if iou is None:  # the true outline is so small that it holds no pixel's centre, and none was said
+        return {"miou": Parts(0, 0), "oiou": own, "iou_above_half": Parts(0, 0)}
+    return {"miou": Parts(iou, 1), "oiou": own, "iou_above_half": Parts(float(iou >= LEAST), 1)}
+
+
+def bounds(regions: Sequence[Region]) -> list[Box]:
     """The boxes of regions; what has no geometry gets an empty one, which overlaps nothing."""
     return [region.bounds or Box(0, 0, 0, 0) for region in regions]
 
 
-# ---- masks
+def rings(regions: Sequence[Region]) -> list[Polygon]:
+    """All rings of all regions."""
+    return [ring for region in regions for ring in region.polygons]
 
 
-def _score_mask(scene: Scene, example: Example, answer: Answer) -> Scored:
-    """Mean IoU, overall IoU and share of IoU >= 0.5 against the exact visible pixels; all instances make one mask.
+def alike(predicted: Sequence[Region], true: Sequence[Region]) -> NDArray[np.bool_]:
+    """Where the label of a prediction is that of a truth, after trimming: (predicted, true)."""
+    same = [[one.label.strip() == other.label.strip() for other in true] for one in predicted]
+    return np.array(same, bool).reshape(len(predicted), len(true))
+
+
+# ---- regions of the drawn world
+
+
+def _score_drawn_mask(scene: Scene, example: Example, answer: Answer) -> Scored:
+    """The figures of masks against the exact visible pixels.
 
     `miou_of_truth` is what the true outline scores: the most that an answer of twenty vertices a ring can reach.
-    source    Figures of RefCOCO as in Yu et al. 2018 (MAttNet) and the "mIoU" of the Florence-2 report.
     """
     traced = example.answer.regions[0].polygons
     asked = next(thing for thing in scene.things if polygons(scene, thing) == traced)
     exact = scene.mask(asked)
-    own = mask_parts(rasterise([ring for region in answer.regions for ring in region.polygons], scene.image_wh), exact)
     best = mask_parts(rasterise(traced, scene.image_wh), exact)
-    iou = own.right / own.whole
-    return {
-        "miou": Parts(iou, 1),
-        "oiou": own,
-        "iou_above_half": Parts(float(iou >= LEAST), 1),
-        "miou_of_truth": Parts(best.right / best.whole, 1),
-    }
-
-
-# ---- printed words
+    return score_mask(answer.regions, exact) | {"miou_of_truth": Parts(best.right / best.whole, 1)}
 
 
 def _score_read(scene: Scene, example: Example, answer: Answer) -> Scored:
@@ -131,25 +165,13 @@ def _score_read(scene: Scene, example: Example, answer: Answer) -> Scored:
     return {"exact": Parts(0, 0) if empty else right, "silent_without_text": right if empty else Parts(0, 0)}
 
 
-def _score_read_regions(scene: Scene, example: Example, answer: Answer) -> Scored:
-    """Words that are spelt right and lie right, over all words; F1; and silence where nothing is printed.
+def _of_regions(score_regions: Callable[[Sequence[Region], Sequence[Region]], Scored]) -> Scorer:
+    """A scorer that needs to know no more than the regions."""
+    return lambda scene, example, answer: score_regions(answer.regions, example.answer.regions)
 
-    source    End-to-end reading of ICDAR 2015: equal transcription, IoU of the quads at least 0.5.
-    """
-    predicted, true = answer.regions, example.answer.regions
-    overlap = np.zeros((len(predicted), len(true)))
-    for i, one in enumerate(predicted):
-        for j, other in enumerate(true):
-            if one.quad and other.quad:
-                overlap[i, j] = quad_iou(one.quad, other.quad)
-    alike = np.array([[p.label.strip() == t.label for t in true] for p in predicted], bool).reshape(overlap.shape)
-    right = len(match(overlap * alike, LEAST))
-    return {
-        "words_right": Parts(right, len(true)),
-        "f1": f1_parts(right, len(predicted), len(true)),
-        "f1_unread": f1_parts(len(match(overlap, LEAST)), len(predicted), len(true)),
-        "silent_without_text": Parts(0, 0) if true else Parts(float(not predicted), 1),
-    }
+
+def _score_drawn_find(scene: Scene, example: Example, answer: Answer) -> Scored:
+    return score_find(example.answer.input or "", answer.regions, example.answer.regions)
 
 
 # ---- captions
@@ -235,15 +257,15 @@ SCORERS: dict[str, Scorer] = {
     "caption": _score_caption,
     "detailed_caption": _score_caption,
     "more_detailed_caption": _score_caption,
-    "detect": _score_boxes,
-    "dense_caption": _score_boxes,
-    "propose": _score_propose,
+    "detect": _of_regions(score_boxes),
+    "dense_caption": _of_regions(score_boxes),
+    "propose": _of_regions(score_proposals),
     "read": _score_read,
-    "read_regions": _score_read_regions,
-    "ground": _score_ground,
-    "segment": _score_mask,
-    "segment_region": _score_mask,
-    "find": _score_find,
+    "read_regions": _of_regions(score_quads),
+    "ground": _of_regions(score_phrases),
+    "segment": _score_drawn_mask,
+    "segment_region": _score_drawn_mask,
+    "find": _score_drawn_find,
     "classify_region": _same,
     "describe_region": _same,
     "read_region": _same,
