@@ -7,7 +7,7 @@ says, and the reader counts it and goes on.
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,17 +16,6 @@ from openflorence.errors import BadImage, BadRecord
 from openflorence.model.images import image_size
 
 Kind = TypeVar("Kind", str, int, list, dict, bool)
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write beside the path and move it there, so that a stop leaves what was there or the whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_lines(path: Path, problems: Problems) -> Iterator[tuple[int, str]]:
@@ -53,14 +42,19 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[int, str]]:
 
 
 def write_lines(lines: Iterable[str], path: Path) -> Path:
-    """Write lines in UTF-8, as they come; gives the path."""
+    """Write lines in UTF-8 as they come: beside the path, then moved there, so that a stop leaves no half file.
 
-    def write(beside: Path) -> None:
+    returns   the path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
         # Half a surrogate pair, which JSON can spell and UTF-8 cannot, becomes the JSON that spells it.
         with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.writelines(f"{line}\n" for line in lines)
-
-    replace_file(path, write)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
     return path
 
 
