@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from openflorence.contract.records import Record, RegionNote, TextNote
 from openflorence.contract.shapes import Box, Point, Polygon
-from openflorence.data.problems import Problems, write_text
+from openflorence.data.entries import write_lines
+from openflorence.data.problems import Problems
 from openflorence.errors import BadConfig, BadRecord
 
 Row = Mapping[str, Any]
@@ -306,7 +307,7 @@ def write_coco(records: Iterable[Record], path: Path) -> Path:
     if objects:
         data["categories"] = [{"id": number, "name": label} for label, number in numbers.items()]
     try:
-        return write_text(path, json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n")
+        return write_lines([json.dumps(data, ensure_ascii=False, allow_nan=False)], path)
     except ValueError as error:
         raise BadRecord(f"{path} was not written: a coordinate is not finite; clean the records first") from error
 
