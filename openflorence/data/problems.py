@@ -1,5 +1,6 @@
 """What is wrong with data: counted by kind, with the first examples, and never in the way of a run."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,3 +84,18 @@ def read_text(path: Path, problems: Problems) -> str | None:
     except OSError as error:
         problems.add("file not readable", f"{path}: {error.strerror or error}")
     return None
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file in UTF-8 whole or not at all: beside its place, then moved there; folders are made.
+
+    returns   the path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
