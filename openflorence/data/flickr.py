@@ -83,7 +83,8 @@ def write_flickr(records: Iterable[Record], folder: Path) -> Path:
         seen.add(name)
         chains: dict[tuple[Box, ...], str] = {}
         lines = []
-        for note in (*record.groundings, *record.texts):
+        notes: tuple[GroundingNote | TextNote, ...] = (*record.groundings, *record.texts)
+        for note in notes:
             if _OPEN not in note.text:
                 phrases = note.phrases if isinstance(note, GroundingNote) else ()
                 lines.append(" ".join(_mark_up(note.text, phrases, chains).split()))

@@ -57,8 +57,8 @@ def _run(data: bytes) -> Any:
             stack.append(memo[argument])
         elif name not in ("PROTO", "FRAME"):
             raise BadRecord(
-                f"the pickle asks for {name} at byte {file.tell() - 1}, which may run code; only plain dicts, lists, "
-                "texts and numbers are read, so save the data as JSON"
+                f"the pickle asks for {name} {'' if argument is None else repr(argument)[:60]}, which may run code; only "
+                "plain dicts, lists, texts and numbers are read: save the data as JSON"
             )
 
 
