@@ -7,16 +7,28 @@ import pytest
 
 from openflorence.contract.shapes import Box, Point
 from openflorence.evaluation.metrics import (
+    Figure,
     Parts,
+    anls,
+    box_covered,
     box_iou,
+    common_length,
+    edit_distance,
+    edit_similarity,
     f1_parts,
+    figure_of,
     half_width,
     mask_parts,
     match,
+    plain_answer,
     quad_iou,
     rasterise,
     ratio,
+    rouge_l,
     shared_count,
+    vqa_accuracy,
+    word_f1,
+    words_of,
 )
 
 
@@ -125,3 +137,135 @@ def test_what_is_certain_or_unknown_has_no_width():
     assert half_width(np.zeros((10, 2))) is None
     # One image of thirty has a say: resamplings without it say nothing, the others all say 1.
     assert half_width(np.eye(30)[:, :1].repeat(2, axis=1)) == 0.0
+
+
+def test_what_is_covered_by_hand():
+    small, large = Box(0, 0, 10, 10), Box(5, 0, 45, 40)
+    # 5 x 10 are shared: half of the small box, 50 of the 1600 of the large one.
+    assert box_covered([small, large], [large, small]) == pytest.approx(np.array([[0.5, 1.0], [1.0, 50 / 1600]]))
+    assert box_covered([Box(3, 3, 3, 9)], [small]).tolist() == [[0.0]]
+    assert box_covered([], [small]).shape == (0, 1)
+
+
+def test_a_figure_is_the_sum_over_the_sum():
+    # 3 of 4 and 1 of 6 are 4 of 10, not the mean of 3/4 and 1/6.
+    figure = figure_of(np.array([[3, 4], [1, 6], [0, 0]]))
+    assert (figure.value, figure.n) == (0.4, 10)
+    assert figure.half_width is not None
+    assert figure_of(np.zeros((3, 2))) == Figure(None, None, 0)
+
+
+# ---- words
+
+
+def test_words_are_letters_and_digits_of_any_script():
+    assert words_of("A red Fish, 12 px; don't!") == ["a", "red", "fish", "12", "px", "don", "t"]
+    assert words_of("Straße кот 猫 — é") == ["straße", "кот", "猫", "é"]
+    assert words_of(" .,! ") == []
+
+
+def test_word_f1_by_hand():
+    # "a red fish" and "a red red cat" share "a" and one "red": 2 * 2 / (3 + 4).
+    assert word_f1("a red fish", "a red red cat") == Parts(4, 7)
+    assert ratio(*word_f1("Fish, red.", "red fish")) == 1.0
+    assert word_f1("", "") == Parts(0, 0)
+    assert word_f1("", "red fish") == Parts(0, 2)
+
+
+def test_common_length_by_hand():
+    assert common_length("ABCBDAB", "BDCABA") == 4  # the example of Cormen et al., Introduction to Algorithms, 15.4
+    assert common_length("", "abc") == common_length("abc", "") == common_length("abc", "xyz") == 0
+    assert common_length("aaa", "aa") == 2
+
+
+def test_rouge_l_by_hand():
+    # "police kill the gunman" has "police the gunman" in common with the truth: 3 of 4 both ways, Lin 2004, 3.1; with
+    # "the gunman kill police" only "the gunman".
+    assert rouge_l("police kill the gunman", ["police killed the gunman"]) == pytest.approx(0.75)
+    assert rouge_l("the gunman kill police", ["police killed the gunman"]) == pytest.approx(0.5)
+    # 2 of 2 said, 2 of 4 true: (1 + 1.44) * 1 * 0.5 / (0.5 + 1.44) is 1.22 / 1.94.
+    assert rouge_l("the gunman", ["police killed the gunman"]) == pytest.approx(1.22 / 1.94)
+    # Best precision from one truth (2/2), best recall from the other (1/1): 1.
+    assert rouge_l("the gunman", ["police killed the gunman", "gunman"]) == pytest.approx(1.0)
+    assert rouge_l("The gunman!", ["the gunman", "the gunman"]) == pytest.approx(1.0)
+    assert rouge_l("", ["the gunman"]) == rouge_l("fish", ["the gunman"]) == rouge_l("fish", [""]) == 0.0
+
+
+def test_edit_distance_by_hand():
+    assert edit_distance("kitten", "sitting") == 3  # s for k, i for e, g at the end: the example of everyone
+    assert edit_distance("", "abc") == edit_distance("abc", "") == 3
+    assert edit_distance("abc", "abc") == edit_distance("", "") == 0
+    assert edit_distance("abcdef", "bcdefa") == 2  # a goes from the front to the end
+    assert edit_distance("Straße", "Strasse") == 2
+    assert edit_distance("猫とねこ", "猫ねこ") == 1
+
+
+def test_edit_similarity_by_hand():
+    assert edit_similarity("kitten", "sitting") == pytest.approx(1 - 3 / 7)
+    assert edit_similarity("", "") == 1.0
+    assert edit_similarity("abc", "") == 0.0
+
+
+def test_anls_by_hand():
+    # kitten and sitting: 4/7 is above a half. "cat" and "dog" share no letter in place. The best truth counts.
+    assert anls("kitten", ["sitting"]) == pytest.approx(4 / 7)
+    assert anls("cat", ["dog"]) == 0.0
+    assert anls("cat", ["dog", "cut"]) == pytest.approx(2 / 3)
+    assert anls(" The  Cat ", ["the cat"]) == 1.0
+    # Exactly a half stays, as in the evaluation program of DocVQA.
+    assert anls("ab", ["ax"]) == 0.5
+    assert anls("abcde", ["axyze"]) == 0.0  # 2/5
+
+
+# ---- the VQA challenge
+
+
+@pytest.mark.parametrize(
+    ("said", "plain"),
+    [
+        ("The Two cats", "2 cats"),
+        ("none", "0"),
+        ("dont know", "don't know"),
+        ("couldnt've", "couldn't've"),
+        ("yall'd've", "y'all'd've"),
+        ("isn't", "isn't"),
+        ("t-shirt", "t shirt"),
+        ("left/right", "left right"),
+        ("left / right, up", "left right up"),
+        ("yes.", "yes"),
+        ("3.5 m", "3.5 m"),
+        ("U.S.", "us"),
+        ("1,000", "1000"),  # a comma between digits: marks vanish
+        ("1,000 t-shirts", "1000 tshirts"),
+        ("somebody'd", "somebodyd"),  # a slip of the table
+        ("Café", "café"),
+        ("a", ""),
+    ],
+)
+def test_answers_are_made_plain_as_the_challenge_does(said, plain):
+    # Worked out with processPunctuation and processDigitArticle of the challenge's own program.
+    assert plain_answer(said) == plain
+
+
+def test_vqa_accuracy_by_hand():
+    people = ["red"] * 2 + ["blue"] * 8
+    # Without one of the two, 1 other said red: 1/3, twice; without one of the eight, 2 others: 2/3, eight times.
+    assert vqa_accuracy("red", people) == pytest.approx((2 * 1 / 3 + 8 * 2 / 3) / 10)
+    assert vqa_accuracy("The red.", people) == vqa_accuracy("red", people)
+    assert vqa_accuracy("blue", people) == 1.0
+    assert vqa_accuracy("green", people) == 0.0
+    # Four of ten: without one of them 3 others, without another person 4: always 1.
+    assert vqa_accuracy("two", ["2"] * 4 + ["3"] * 6) == 1.0
+
+
+def test_vqa_accuracy_takes_texts_as_they_are_when_all_agree():
+    # So does the challenge's program: only answers that differ are made plain.
+    assert vqa_accuracy("Yes", ["yes"] * 10) == 0.0
+    assert vqa_accuracy("yes\n", ["yes"] * 10) == 1.0
+    assert vqa_accuracy("Yes", ["yes"] * 9 + ["no"]) == 1.0
+
+
+def test_fewer_than_four_people_never_give_one():
+    assert vqa_accuracy("yes", ["yes"] * 3) == pytest.approx(2 / 3)
+    assert vqa_accuracy("yes", ["yes"]) == 0.0
+    assert vqa_accuracy("yes", ["yes"] * 4) == 1.0
