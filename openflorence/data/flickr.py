@@ -108,7 +108,7 @@ def _read_annotation(path: Path, problems: Problems) -> tuple[str, tuple[int, in
     except OSError as error:
         problems.add("file not readable", f"{path}: {error.strerror or error}")
         return None
-    except (ET.ParseError, ValueError, BadRecord) as error:  # ValueError: an encoding that XML does not know
+    except (ET.ParseError, LookupError, ValueError, BadRecord) as error:  # LookupError: an unknown encoding
         problems.add("file not readable", f"{path}: {error}")
         return None
     if width < 1 or height < 1:

@@ -157,7 +157,9 @@ def _find_refs(folder: Path, by: str | None) -> Path:
             names = ", ".join(path.name for path in found)
             raise BadRecord(f"{folder} has {names}: say who split it, by='unc', 'google' or 'umd'")
     if not found:
-        raise BadRecord(f"{folder} has none of {', '.join(path.name for path in named)}: give the folder of the refs")
+        wanted = ("unc", "google", "umd") if by is None else (by,)
+        names = " nor ".join(f"refs({name}).p" for name in wanted)
+        raise BadRecord(f"{folder} has neither {names} nor the same as .json: give the folder that has instances.json")
     return found[0]
 
 
