@@ -114,6 +114,21 @@ def test_a_text_that_another_picture_shares_counts_as_found():
 
 
 @torch.no_grad()
+def test_an_image_is_held_to_all_its_texts_and_a_text_to_all_its_images():
+    # Pairs (0, a), (0, b), (1, b): from image 0 both texts are right, thrice written; from text a only image 0, twice.
+    objective = ContrastObjective(tiny_network()).eval()
+    pixels = captions(2, world=WORLD)[0].pixels
+    parts = objective(Batch(pixels, (pairs_of([0, 0, 1], [[0, 7, 2], [0, 8, 2], [0, 8, 2]]),)))
+    images = objective.place_images(pixels)
+    texts = objective.place_texts(torch.tensor([[0, 7, 2], [0, 8, 2]]))
+    logits = images[[0, 0, 1]] @ texts[[0, 1, 1]].T / 0.07
+    of_image, of_text = logits.log_softmax(dim=1), logits.log_softmax(dim=0)
+    by_image = of_image[0].mean() + of_image[1].mean() + of_image[2, 1:].mean()
+    by_text = of_text[:2, 0].mean() + of_text[:, 1].mean() + of_text[:, 2].mean()
+    assert parts["loss"].item() == pytest.approx(-(by_image + by_text).item() / 2, rel=1e-5)
+
+
+@torch.no_grad()
 def test_buckets_and_the_order_of_pairs_change_nothing():
     batch = captions(12)[0]
     assert len(batch.pairs) == 2
