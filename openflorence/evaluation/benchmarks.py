@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 from zlib import crc32
 
 from PIL import Image
@@ -27,25 +27,12 @@ from openflorence.data.truth import ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.errors import BadConfig
 from openflorence.evaluation.detection import Regions, average_precision
-from openflorence.evaluation.figures import Tally, TaskScores, figure_named, plain_tasks, task_table
+from openflorence.evaluation.figures import Answerer, Tally, TaskScores, figure_named, plain_tasks, task_table
 from openflorence.evaluation.metrics import Figure
 from openflorence.evaluation.scoring import score
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request
 
 WORLD = WorldConfig()  # the world that nano is trained on, painted at its input size
-
-
-class Answerer(Protocol):
-    """Whatever answers requests in order, as Florence does."""
-
-    def predict_many(
-        self,
-        requests: Iterable[Request],
-        options: AskOptions = DEFAULT_OPTIONS,
-        batch: int = 8,
-        on_error: Literal["raise", "give"] = "raise",
-    ) -> Iterator[Any]:
-        """Give an answer, or the error that stands in its place, for each request."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ tally.take(row, example, answer, score)          # one answer about image `row`,
 scores = tally.scores("detect")
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,22 @@ from numpy.typing import NDArray
 from openflorence.contract.regions import Answer
 from openflorence.errors import OpenFlorenceError
 from openflorence.evaluation.metrics import Figure, Parts, figure_of
+from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request
 
 Scored = dict[str, Parts]  # the part of one answer in every figure of its task, by name, the headline figure first
+
+
+class Answerer(Protocol):
+    """Whatever answers requests in order, as Florence does."""
+
+    def predict_many(
+        self,
+        requests: Iterable[Request],
+        options: AskOptions = DEFAULT_OPTIONS,
+        batch: int = 8,
+        on_error: Literal["raise", "give"] = "raise",
+    ) -> Iterator[Any]:
+        """Give an answer, or the error that stands in its place, for each request."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ for answer in model.predict_many(requests): ...  # mixed tasks and sizes; the sa
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,7 @@ from openflorence.model.florence import Network
 from openflorence.model.hub import resolve
 from openflorence.model.images import read_image, to_batch
 from openflorence.model.sources import DEFAULT_LIMITS, ImageLimits
+from openflorence.model.tokenizer import Text
 
 Decoding = Literal["default", "published"]
 SHORTEST_PROMPT = 3  # tokens: <s>, a word, </s>
@@ -350,6 +352,35 @@ def load(
     """
     checkpoint = load_checkpoint(resolve(name, revision), dtype, device)
     return Florence(checkpoint, side_px, limits)
+
+
+def live_florence(network: Network, text: Text, side_px: int | tuple[int, int] | None = None) -> Florence:
+    """Answer with a network that is being trained, between two of its steps.
+
+    network   answers with its own weights and gets its modes back. Where adapters stand around its layers, a copy
+              answers in which they are merged: it does not follow later steps.
+    side_px   input size instead of the one in the network's config.
+    """
+    stored = str(network.seq2seq.embed.weight.dtype).removeprefix("torch.")
+    whole = _without_adapters(network)
+    parts = Checkpoint(
+        network=whole, text=text, config=network.config, layout="openflorence", folder=Path(), stored=stored
+    )
+    return Florence(parts, side_px)
+
+
+def _without_adapters(network: Network) -> Network:
+    """The network itself if it has no adapters, otherwise a copy with plain layers that says the same."""
+    if not any(hasattr(module, "get_base_layer") for module in network.modules()):  # a layer wrapped by peft
+        return network
+    copied = deepcopy(network)
+    wrapped = [name for name, module in copied.named_modules() if hasattr(module, "get_base_layer")]
+    for name in wrapped:
+        layer: Any = copied.get_submodule(name)
+        layer.merge()
+        parent, _, own = name.rpartition(".")
+        setattr(copied.get_submodule(parent), own, layer.get_base_layer())
+    return copied
 
 
 def _as_request(given: Any) -> Request:
