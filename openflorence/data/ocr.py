@@ -31,6 +31,7 @@ from openflorence.errors import BadConfig, BadRecord
 Level = Literal["lines", "words"]
 _UNREAD = "###"  # ICDAR's transcription of what is not to be judged
 _ENDINGS = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
+_FAR = 1e9  # pixels; also keeps what is not finite out of OpenCV
 _WORDS: frozenset[Whole] = frozenset({"words"})
 
 
@@ -224,8 +225,8 @@ def _hiertext_item(item: Any, where: str) -> RegionNote:
     flat = [value for vertex in vertices for value in numbers(vertex, 2, f"{where}: vertex")]
     if len(vertices) < 3:
         raise BadRecord(f"{where}: {text!r:.40} has {len(vertices)} vertices; three are needed")
-    if not np.isfinite(np.asarray(flat, dtype=np.float32)).all():
-        raise BadRecord(f"{where}: {text!r:.40} has a vertex that is not finite")
+    if not all(abs(value) < _FAR for value in flat):
+        raise BadRecord(f"{where}: {text!r:.40} has a vertex beyond any image")
     quad = _to_quad(flat) if len(vertices) == 4 else smallest_rectangle(flat)
     if legible and text.strip():
         return RegionNote(quad=quad, word=text)

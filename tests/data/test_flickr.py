@@ -128,7 +128,9 @@ def test_a_split_is_a_list_of_names(tmp_path):
         read(tmp_path, split="test")
 
 
-@pytest.mark.parametrize("line", ["[/EN#1/people A man is here .", "[/EN#1/people ", "[/EN#x/people A man] .", "[/EN#1 A] ."])
+@pytest.mark.parametrize(
+    "line", ["[/EN#1/people A man is here .", "[/EN#1/people ", "[/EN#x/people A man] .", "[/EN#1 A] ."]
+)
 def test_broken_markup_is_counted_with_its_line_and_the_rest_is_read(tmp_path, line):
     (record,), problems = read(write(tmp_path, sentences=f"Good .\n\n{line}\n[/EN#1/people A man] .\n"))
     assert [note.text for note in (*record.texts, *record.groundings)] == ["Good .", "A man ."]

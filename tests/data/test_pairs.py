@@ -118,7 +118,9 @@ def full_record() -> Record:
             RegionNote(box=Box(1, 2, 3.25, 4), label="car", expressions=("the left", "car"), crowd=True),
             RegionNote(quad=quad, polygons=(quad, quad[:3]), word="a,b"),
         ),
-        groundings=(GroundingNote(text="a car", phrases=(PhraseNote(phrase="car", boxes=(Box(0, 0, 1, 1),), span=(2, 5)),)),),
+        groundings=(
+            GroundingNote(text="a car", phrases=(PhraseNote(phrase="car", boxes=(Box(0, 0, 1, 1),), span=(2, 5)),)),
+        ),
         questions=(QuestionNote(question="?", answers=("a", "a", "b")),),
         pairs=(PairNote(prefix="<OD>", suffix="car<loc_1>"),),
         whole=frozenset({"words", "objects"}),

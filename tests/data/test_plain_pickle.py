@@ -86,7 +86,9 @@ def test_what_may_run_code_is_refused_by_name_and_not_run(read, tmp_path, name):
     assert not made.exists()
 
 
-@pytest.mark.parametrize("data", [b"", b".", b"]", b"]a.", b"s.", b"K\x01K\x02.", b"h\x05.", b"}]K\x01s.", b"(l", b"\xff."])
+@pytest.mark.parametrize(
+    "data", [b"", b".", b"]", b"]a.", b"s.", b"K\x01K\x02.", b"h\x05.", b"}]K\x01s.", b"(l", b"\xff."]
+)
 def test_a_damaged_pickle_is_an_error_that_names_the_file(read, data):
     with pytest.raises(BadRecord, match=r"refs\.p"):
         read(data)

@@ -63,7 +63,9 @@ def write(folder, refs=REFS, instances=INSTANCES, name="refs(unc).p", protocol=0
     if name.endswith(".json"):
         (folder / name).write_text(json.dumps(refs), encoding="utf-8")
     else:  # real bytes, from Python's own pickle in a process of its own
-        code = f"import pickle, json, sys; sys.stdout.buffer.write(pickle.dumps(json.loads(sys.stdin.read()), {protocol}))"
+        code = (
+            f"import pickle, json, sys; sys.stdout.buffer.write(pickle.dumps(json.loads(sys.stdin.read()), {protocol}))"
+        )
         data = json.dumps(refs).encode()
         run = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
         (folder / name).write_bytes(run.stdout)
@@ -133,7 +135,13 @@ def test_bad_entries_are_counted_and_the_rest_is_read(tmp_path):
         {"id": 21, "image_id": 581857, "category_id": 99, "bbox": [1, 2, 3, 4], "segmentation": []},
         {"id": 22, "image_id": 581857, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 3]]},
         {"id": 23, "image_id": 5, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": []},
-        {"id": 24, "image_id": 581857, "category_id": 18, "bbox": [1, 2, 3, 4], "segmentation": {"counts": "", "size": []}},
+        {
+            "id": 24,
+            "image_id": 581857,
+            "category_id": 18,
+            "bbox": [1, 2, 3, 4],
+            "segmentation": {"counts": "", "size": []},
+        },
     ]
     refs = [
         REFS[0],
@@ -208,9 +216,20 @@ def test_mdetr_s_file_is_read_with_one_region_for_one_box(tmp_path):
         return {"id": number, "image_id": image_id, "category_id": 1, "bbox": bbox, "tokens_positive": [[0, 4]]}
 
     value = {
-        "images": [image(0, "lady"), image(1, "dog"), image(2, "her"), image(3, "x", "b.jpg"), image(4, "both of them")],
+        "images": [
+            image(0, "lady"),
+            image(1, "dog"),
+            image(2, "her"),
+            image(3, "x", "b.jpg"),
+            image(4, "both of them"),
+        ],
         "annotations": [
-            *(thing(0, 0, [1, 2, 3, 4]), thing(1, 1, [5, 5, 1, 1]), thing(2, 2, [1, 2, 3, 4]), thing(3, 3, [1, 2, 3, 4])),
+            *(
+                thing(0, 0, [1, 2, 3, 4]),
+                thing(1, 1, [5, 5, 1, 1]),
+                thing(2, 2, [1, 2, 3, 4]),
+                thing(3, 3, [1, 2, 3, 4]),
+            ),
             *(thing(4, 4, [1, 2, 3, 4]), thing(5, 4, [5, 5, 1, 1])),
         ],
         "categories": [{"supercategory": "object", "id": 1, "name": "object"}],

@@ -118,7 +118,14 @@ def textvqa(number, image="0054c91397f2fe05", **other):
 
 
 def test_textvqa_states_its_sizes_and_needs_no_image(tmp_path):
-    bad = [textvqa(3, image_width=0), textvqa(4, answers="x"), textvqa(5, answers=[1]), textvqa(6, image=7), textvqa("8"), 9]
+    bad = [
+        textvqa(3, image_width=0),
+        textvqa(4, answers="x"),
+        textvqa(5, answers=[1]),
+        textvqa(6, image=7),
+        textvqa("8"),
+        9,
+    ]
     test = textvqa(2, "b")
     del test["answers"]
     value = {"dataset_type": "train", "dataset_name": "textvqa", "data": [textvqa(1), textvqa(1), test, *bad]}
@@ -139,12 +146,21 @@ def test_vizwiz_is_a_list_by_file_names(tmp_path):
     entry = {
         "image": "VizWiz_train_00000000.jpg",
         "question": "What's the name of this product?",
-        "answers": [{"answer_confidence": "yes", "answer": "basil leaves"}, {"answer_confidence": "no", "answer": "unanswerable"}],
+        "answers": [
+            {"answer_confidence": "yes", "answer": "basil leaves"},
+            {"answer_confidence": "no", "answer": "unanswerable"},
+        ],
         "answer_type": "other",
         "answerable": 1,
     }
     test = {"image": "VizWiz_train_00000000.jpg", "question": "And this?"}
-    bad = [{"image": "x.jpg"}, {"image": "", "question": "?"}, entry | {"answers": ["x"]}, entry | {"answers": {}}, None]
+    bad = [
+        {"image": "x.jpg"},
+        {"image": "", "question": "?"},
+        entry | {"answers": ["x"]},
+        entry | {"answers": {}},
+        None,
+    ]
     picture(tmp_path / "train" / "VizWiz_train_00000000.jpg")
     (record,), problems = read(put(tmp_path / "train.json", [entry, test, *bad]))
     assert record.image == "train/VizWiz_train_00000000.jpg"
@@ -165,7 +181,9 @@ def test_every_layout_reads_back_what_it_wrote(tmp_path, layout, name):
     assert not problems.counts
 
 
-@pytest.mark.parametrize(("layout", "name"), [("textvqa", "a.png"), ("vqav2", "a.jpg"), ("vqav2", "COCO_train2014_9.jpg")])
+@pytest.mark.parametrize(
+    ("layout", "name"), [("textvqa", "a.png"), ("vqav2", "a.jpg"), ("vqav2", "COCO_train2014_9.jpg")]
+)
 def test_a_layout_that_cannot_hold_a_name_says_which_can(tmp_path, layout, name):
     with pytest.raises(BadRecord, match="vizwiz"):
         write_vqa([Record(image=name, image_wh=(1, 1))], tmp_path, layout)
