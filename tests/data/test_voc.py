@@ -80,9 +80,9 @@ def test_the_picture_is_that_of_the_annotation_s_own_name(tmp_path):
     # LabelImg leaves the old name inside when files are renamed.
     folder = build(tmp_path, OFFICIAL.replace("000032.jpg", r"C:\old\name.jpg"), OFFICIAL)
     (folder / "images").mkdir()
-    Image.new("RGB", (500, 281)).save(folder / "images" / "000032.PNG".lower())
+    Image.new("RGB", (500, 281)).save(folder / "images" / "000032.png")
     records, _ = read(folder)
-    assert [record.image for record in records] == ["images/000032.png", "JPEGImages/000032.jpg"]
+    assert [record.image for record in records] == ["images/000032.png", "JPEGImages/000033.jpg"]
 
 
 def test_xml_files_may_lie_beside_their_pictures(tmp_path):
