@@ -56,9 +56,10 @@ def _run(data: bytes) -> Any:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name not in ("PROTO", "FRAME"):
+            what = name if argument is None else f"{name} {str(argument)[:60]!r}"
             raise BadRecord(
-                f"the pickle asks for {name} {'' if argument is None else repr(argument)[:60]}, which may run code; only "
-                "plain dicts, lists, texts and numbers are read: save the data as JSON"
+                f"the pickle asks for {what}, which may run code; only plain dicts, lists, texts and numbers are "
+                "read: save the data as JSON"
             )
 
 
@@ -75,6 +76,10 @@ def _quoted(file: IO[bytes]) -> str:
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[:1] != line[-1:]:
         raise BadRecord(f"a text without quotes: {line[:40]!r}")
     return _text(line[1:-1].decode("unicode_escape").encode("latin-1"))
+
+
+def _place(file: IO[bytes]) -> int:
+    return int(file.readline())
 
 
 def _nothing(file: IO[bytes]) -> Any:
@@ -112,7 +117,7 @@ def _dict(items: list[Any]) -> dict[Any, Any]:
 
 def _last(stack: list[Any], count: int) -> list[Any]:
     items = stack[-count:]
-    if len(items) < count or any(item is _MARK for item in items):
+    if len(items) < count or _MARK in items:
         raise BadRecord("an instruction that takes more values than there are")
     del stack[-count:]
     return items
@@ -154,6 +159,8 @@ def _codes() -> dict[bytes, tuple[str, Reader]]:
         read: Reader = _nothing if code.arg is None else code.arg.reader
         if code.name == "STRING":
             read = _quoted
+        elif code.name in ("PUT", "GET"):  # every other instruction of protocol 0: the module's own reader is slow
+            read = _place
         elif code.name in ("BINSTRING", "SHORT_BINSTRING"):
             read = _counted(read)
         table[code.code.encode("latin-1")] = (code.name, read)

@@ -28,7 +28,7 @@ def test_an_entry_that_is_no_object_is_refused(entry):
     "value", [None, "1234", [1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, "4"], [1, 2, 3, True], [1, 2, 3, 10**400]]
 )
 def test_four_numbers_are_four_numbers(value):
-    with pytest.raises(BadRecord, match="box is .*numbers"):
+    with pytest.raises(BadRecord, match=r"box is .*numbers"):
         numbers(value, 4, "box")
     assert numbers([1, 2.5, -3, 4], 4, "box") == (1.0, 2.5, -3.0, 4.0)
 
