@@ -36,7 +36,9 @@ from openflorence.data.album import write_scenes
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
 from openflorence.evaluation.benchmarks import as_markdown, evaluate_world, write_world_report
+from openflorence.model.adapter_files import explain_adapter
 from openflorence.model.checkpoint import convert as convert_checkpoint
+from openflorence.model.checkpoint import read_folder
 from openflorence.model.config import Layout
 from openflorence.model.doctor import explain_folder
 from openflorence.model.hub import resolve
@@ -60,6 +62,7 @@ notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wr
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="Folder or hub id of a checkpoint; the embedded nano if left out.")
 ]
+AdapterOption = Annotated[str | None, typer.Option(help="Folder of an adapter to merge into the checkpoint.")]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -106,6 +109,7 @@ def run(
     text: Annotated[str | None, typer.Option(help="What to ground, find or segment; or the question.")] = None,
     region: Annotated[str | None, typer.Option(help="x0,y0,x1,y1 in pixels, for the region tasks.")] = None,
     model: ModelOption = None,
+    adapter: AdapterOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image and task.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for annotated pictures and answers.jsonl.")] = None,
     resume: Annotated[bool, typer.Option(help="Leave out what answers.jsonl in --out has answered.")] = False,
@@ -133,7 +137,7 @@ def run(
         notes.print(f"{len(asked) - len(todo)} of {len(asked)} answered before")
     if not todo:
         return 0
-    florence = load(model, device=_device(device), dtype=number)
+    florence = load(model, adapter=adapter, device=_device(device), dtype=number)
     sink = Sink(asked, todo, out, as_json)
     # Where answers scroll by, they are the progress.
     with _progress("answers", len(todo), len(todo) > 1 and not sys.stdout.isatty()) as advance:
@@ -430,6 +434,7 @@ def train(
 def evaluate(
     benchmark: Annotated[str, typer.Argument(help="What to measure on: world.")],
     model: ModelOption = None,
+    adapter: AdapterOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Scenes.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the first scene; training draws from 1000000 on.")] = 0,
     beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
@@ -437,10 +442,11 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on data that it was not trained on."""
     _one_of("benchmark", benchmark, ("world",))
-    florence = load(model)
+    florence = load(model, adapter=adapter)
     with _progress("scenes", limit, True) as advance:
         scores = evaluate_world(florence, limit, seed, options=AskOptions(beams=beams), advance=advance)
-    scores = replace(scores, model=model or "nano", date=date.today().isoformat())
+    name = f"{model or 'nano'} with {adapter}" if adapter else model or "nano"
+    scores = replace(scores, model=name, date=date.today().isoformat())
     print(as_markdown(scores))
     if out is not None:
         write_world_report(scores, out)
@@ -449,16 +455,21 @@ def evaluate(
 @app.command()
 def doctor(
     checkpoint: Annotated[str | None, typer.Argument(help="Checkpoint folder or hub id to explain.")] = None,
+    adapter: AdapterOption = None,
 ) -> int:
     """Explain the environment, and a checkpoint that does not fit."""
     print(f"openflorence {__version__}, Python {python_version()}, {platform()}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, devices: {', '.join(_devices())}")
     for name in ("numpy", "pillow", "tokenizers", "safetensors", "huggingface_hub", "supervision", "transformers"):
         print(f"{name} {_version(name)}")
+    lines: list[str] = []
     try:
-        lines = explain_folder(resolve(checkpoint))
+        folder = resolve(checkpoint)
+        lines += explain_folder(folder)
+        if adapter is not None:
+            lines += explain_adapter(read_folder(folder).network, adapter)
     except OpenFlorenceError as error:
-        lines = [f"problem: {error}"]
+        lines.append(f"problem: {error}")
     print("\n".join(lines))
     return 1 if any(line.startswith("problem:") for line in lines) else 0
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = {
     "contract": "tasks shapes locations drawing regions published prompts answers grammar records",
     "model": "config tokenizer sources images files linear davit seq2seq florence fast settings layouts checkpoint hub "
-    "doctor adapters decode predict",
+    "doctor adapter_files adapters decode predict",
     "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
     "coco yolo voc labelme plain_pickle refer flickr vqa ocr formats store targets augment mixture",
     "engine": "",

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openflorence.errors import BadCheckpoint
+from openflorence.errors import BadCheckpoint, BadConfig
 from openflorence.model.config import FlorenceConfig, Layout, native_rows, with_vocab
 from openflorence.model.files import find_weights, read_tensors, replace_files, write_tensors
 from openflorence.model.florence import Network, cosine_table
@@ -36,6 +36,7 @@ class Checkpoint:
     layout: Layout
     folder: Path
     stored: str  # number type of the weights in the file: "float32", "float16" or "bfloat16"
+    adapter: Path | None = None  # folder of the adapter that was merged into the network, if any
 
     @property
     def filler_rows(self) -> int:
@@ -103,8 +104,13 @@ def save_checkpoint(
     dtype            number type to store; the network's own unless given.
     max_shard_bytes  more weights than this are split over numbered files.
     raises           BadCheckpoint naming a weight that is not finite, or becomes so in `dtype`.
+                     BadConfig when an adapter stands in the network, not merged.
     promise          an interrupted save leaves what was there: files are written beside it and renamed.
     """
+    if any(hasattr(module, "base_layer") for module in network.modules()):
+        raise BadConfig(
+            "an adapter stands in this network: save_adapter writes it alone, merge_adapter makes the network whole"
+        )
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     write_folder(weights, network.config, text, Path(folder), layout, dtype, max_shard_bytes)
 

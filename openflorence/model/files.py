@@ -61,7 +61,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     """
     path = find_weights(folder)
     if path.suffix != ".json":
-        return _read_file(path)
+        return read_file(path)
     shards = read_json(path).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise BadCheckpoint(f"{path} has no 'weight_map' from keys to file names")
@@ -69,13 +69,14 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     for shard in sorted(set(shards.values())):
         if Path(shard).name != shard or not (folder / shard).is_file():
             raise BadCheckpoint(f"{path.name} names the shard {shard!r}, which is not in {folder}: fetch all shards")
-        tensors |= _read_file(folder / shard)
+        tensors |= read_file(folder / shard)
     if lost := sorted(set(shards) - set(tensors)):
         raise BadCheckpoint(f"{path.name} promises {len(lost)} keys that no shard has: {', '.join(lost[:10])}")
     return tensors
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of one weight file; as read_tensors."""
     with path.open("rb") as file:
         if file.read(20).startswith(b"version https://git-"):
             raise BadCheckpoint(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its repository")

@@ -8,7 +8,6 @@ for answer in model.predict_many(requests): ...  # mixed tasks and sizes; the sa
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from openflorence.contract.prompts import fill_sentence, input_of
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.tasks import FREE_TEXT, Task, find_task
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
+from openflorence.model.adapters import apply_adapter, merged_copy
 from openflorence.model.checkpoint import Checkpoint, load_checkpoint
 from openflorence.model.decode import Decoded, DecodeSettings, Sampling, decode
 from openflorence.model.fast import FastDecoder
@@ -336,6 +336,7 @@ class View:
 def load(
     name: str | Path | None = None,
     *,
+    adapter: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     revision: str | None = None,
@@ -345,12 +346,16 @@ def load(
     """Load a model.
 
     name      a folder, a hub id ("microsoft/Florence-2-base-ft"), or None for the embedded nano.
+    adapter   folder of a LoRA or DoRA adapter, ours or another's; it is merged, so that it costs no time.
     dtype     number type to compute in; float32 unless asked for.
     revision  of a hub id: branch, tag or commit.
     side_px   input size instead of the checkpoint's own; see Florence.
     raises    BadCheckpoint naming the file or key that does not fit; nothing is downloaded unless a hub id is given.
+              Of an adapter also the base that it says it was trained on.
     """
     checkpoint = load_checkpoint(resolve(name, revision), dtype, device)
+    if adapter is not None:
+        checkpoint = apply_adapter(checkpoint, adapter)
     return Florence(checkpoint, side_px, limits)
 
 
@@ -362,25 +367,11 @@ def live_florence(network: Network, text: Text, side_px: int | tuple[int, int] |
     side_px   input size instead of the one in the network's config.
     """
     stored = str(network.seq2seq.embed.weight.dtype).removeprefix("torch.")
-    whole = _without_adapters(network)
+    whole = merged_copy(network)
     parts = Checkpoint(
         network=whole, text=text, config=network.config, layout="openflorence", folder=Path(), stored=stored
     )
     return Florence(parts, side_px)
-
-
-def _without_adapters(network: Network) -> Network:
-    """The network itself if it has no adapters, otherwise a copy with plain layers that says the same."""
-    if not any(hasattr(module, "get_base_layer") for module in network.modules()):  # a layer wrapped by peft
-        return network
-    copied = deepcopy(network)
-    wrapped = [name for name, module in copied.named_modules() if hasattr(module, "get_base_layer")]
-    for name in wrapped:
-        layer: Any = copied.get_submodule(name)
-        layer.merge()
-        parent, _, own = name.rpartition(".")
-        setattr(copied.get_submodule(parent), own, layer.get_base_layer())
-    return copied
 
 
 def _as_request(given: Any) -> Request:

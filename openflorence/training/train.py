@@ -24,11 +24,13 @@ from torch.utils.data import DataLoader, Dataset
 from openflorence.contract.locations import BINS
 from openflorence.data.mixture import IGNORED, Batch, Pairs
 from openflorence.errors import BadConfig, TrainingDiverged
+from openflorence.model.adapters import part_of
 from openflorence.model.files import write_safetensors
 from openflorence.model.florence import Network
 
 # Embedding and position tables: rows that a batch does not touch should not shrink.
 TABLES = ("embed.weight", "positions.weight", "rows.weight", "columns.weight")
+LENGTHS = "lora_magnitude_vector"  # of the rows of weights, in DoRA: in the name of a parameter
 
 Loss = Callable[[Batch, int], dict[str, Tensor]]  # a batch and its step -> the parts of the loss, "loss" their total
 
@@ -136,17 +138,17 @@ def sequence_loss(network: Network, blur: Float[Tensor, "1000 1000"] | None, fir
 def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, object]]:
     """Split the parameters by weight decay and by rate.
 
-    Parameters called "tower..." follow settings.tower_rate: 0 takes requires_grad off, anything else puts it on. Other
-    parameters without requires_grad are left out.
+    What is frozen stays frozen and is left out. A settings.tower_rate of 0 freezes the tower as well; parameters called
+    "tower..." are in it.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         in_tower = ".tower." in f".{name}"  # also inside another module, as in the tower's start
-        if in_tower:
-            parameter.requires_grad_(settings.tower_rate > 0)
+        if in_tower and settings.tower_rate == 0:
+            parameter.requires_grad_(False)
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and not name.endswith(TABLES)
+        decays = parameter.ndim > 1 and not name.endswith(TABLES) and LENGTHS not in name
         groups.setdefault((decays, in_tower), []).append(parameter)
     return [
         {
@@ -215,14 +217,14 @@ def _from(batches: Dataset[Batch], start: int, settings: TrainSettings) -> Itera
 
 
 def parameter_report(network: nn.Module) -> str:
-    """Table of what is trained: a line for each part of the network, with its trainable and its frozen numbers."""
+    """Table of what is trained: a line for each part of the network, and for its adapters, trainable and frozen."""
     counts: dict[str, list[int]] = {}
     for name, parameter in network.named_parameters():
-        part = counts.setdefault(name.removeprefix("network.").partition(".")[0], [0, 0])
+        part = counts.setdefault(part_of(name), [0, 0])
         part[not parameter.requires_grad] += parameter.numel()
     counts["total"] = [sum(column) for column in zip(*counts.values(), strict=True)]
-    lines = [f"{part:<12}{trained:>12,}{frozen:>12,}" for part, (trained, frozen) in counts.items()]
-    return "\n".join([f"{'parameters':<12}{'trainable':>12}{'frozen':>12}", *lines])
+    lines = [f"{part:<18}{trained:>12,}{frozen:>12,}" for part, (trained, frozen) in counts.items()]
+    return "\n".join([f"{'parameters':<18}{'trainable':>12}{'frozen':>12}", *lines])
 
 
 def check_finite(step: int, loss: Tensor, norm: Tensor, folder: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_frozen_tower_has_no_gradients_and_does_not_move(tmp_path):
     assert not torch.equal(network.projector.project.weight, before["projector.project.weight"])
     table = parameter_report(network)
     size = sum(parameter.numel() for parameter in network.tower.parameters())
-    assert f"tower                  0{size:>12,}" in table
+    assert f"tower                        0{size:>12,}" in table
     assert table.splitlines()[-1].split()[0] == "total"
     assert f"{sum(parameter.numel() for parameter in network.parameters()) - size:,}" in table.splitlines()[-1]
 
