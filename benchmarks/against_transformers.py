@@ -275,12 +275,9 @@ def peak_of_process_mb() -> float:
 
 def machine(plan: Plan) -> dict[str, object]:
     """Everything a figure depends on."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
-    ).stdout.strip()
     return {
         "date": date.today().isoformat(),
-        "commit": commit,
+        "commit": commit(),
         "processor": processor(),
         "threads": plan.threads,
         "torch": torch.__version__,
@@ -293,6 +290,12 @@ def machine(plan: Plan) -> dict[str, object]:
         "encoder_tokens": plan.config.image_tokens + PROMPT_TOKENS,
         "repeats": {"images": plan.images, "answers": plan.answers},
     }
+
+
+def commit() -> str:
+    """The commit that is measured; "" outside version control."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
 
 
 def processor() -> str:

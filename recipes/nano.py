@@ -132,6 +132,7 @@ def _learn(
         longest_prompt=network.config.max_prompt_tokens,
         seed=settings.seed,
     )
+    network.requires_grad_(True)  # the stage before may have frozen the tower
     objective = SequenceObjective(network, settings.blur_bins, text.first_location)
     mixture = Mixture([(source, 1.0)], config, text, plan.steps)
     adopt(objective, train(objective, mixture, plan, settings.out / stage, report))
