@@ -28,7 +28,7 @@ RULES: dict[str, str] = {
     "empty text": "the note is left out",
     "special token": "the note is left out: its text spells a token, such as <loc_5> or </s>",
     "no annotation": "the image is left out: nothing can be asked about it",
-    "target too long": "the target is split or thinned, as data/targets.py says",
+    "target too long": "the target is split, thinned or left out, as data/budget.py says",
     "target impossible": "the target is left out",
 }
 
