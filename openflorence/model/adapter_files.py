@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from openflorence.model.files import read_file, read_json
 from openflorence.model.florence import Network
 from openflorence.model.layouts import TIED, key_table
 
-Kind = Literal["lora", "dora"]
+KINDS = ("lora", "dora")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of every key in a folder of peft's
 
@@ -40,9 +40,9 @@ class Adapter:
 
     folder: Path
     base: str  # the checkpoint that it says it was trained on
-    kind: Kind
+    kind: str  # one of KINDS
     ranks: dict[str, int]  # by module
-    alphas: dict[str, float]  # by module
+    alphas: dict[str, int | float]  # by module
     square_root: bool  # scaled by alpha / sqrt(rank) instead of alpha / rank ("rank-stabilised")
     dropout: float
     weights: dict[str, Tensor]  # as "<module>.lora_A.weight"
@@ -162,10 +162,10 @@ def _module_names(network: Network) -> dict[str, str]:
     return names
 
 
-def _pattern(settings: dict[str, Any], field: str, module: str, usual: str) -> float:
+def _pattern(settings: dict[str, Any], field: str, module: str, usual: str) -> int | float:
     """A setting that may differ from module to module; peft's rule: the first pattern that the name ends with."""
     patterns = settings.get(field) or {}
-    value: float = next(
+    value: int | float = next(
         (patterns[pattern] for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), settings[usual]
     )
     return value

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from openflorence.errors import BadCheckpoint, BadConfig
-from openflorence.model.adapter_files import PREFIX, WEIGHTS, Adapter, Kind, read_adapter
+from openflorence.model.adapter_files import KINDS, PREFIX, WEIGHTS, Adapter, read_adapter
 from openflorence.model.checkpoint import Checkpoint, cast_exactly
 from openflorence.model.config import FlorenceConfig
 from openflorence.model.files import WEIGHT_FILES, replace_files, write_safetensors
@@ -44,7 +44,7 @@ PRESETS["all"] = f"{PRESETS['language']}|{PRESETS['tower']}|projector\\.project"
 class AdapterConfig:
     """What an adapter is and where it stands."""
 
-    kind: Kind = "lora"  # "dora" learns the length of every row of a weight apart from its direction
+    kind: str = "lora"  # one of KINDS; "dora" learns the length of every row of a weight apart from its direction
     rank: int = 16  # inner width of the two matrices
     alpha: int | None = None  # the product of the matrices is added alpha / rank times; None is twice the rank
     dropout: float = 0.05  # of the adapter's input, training only
@@ -52,8 +52,8 @@ class AdapterConfig:
     seed: int = 0  # of the numbers it starts from; it starts by changing nothing
 
     def __post_init__(self) -> None:
-        if self.kind not in ("lora", "dora"):
-            raise BadConfig(f"kind is {self.kind!r}; allowed are 'lora' and 'dora'")
+        if self.kind not in KINDS:
+            raise BadConfig(f"kind is {self.kind!r}; allowed are {' and '.join(map(repr, KINDS))}")
         if self.rank < 1 or self.scale <= 0 or not 0 <= self.dropout < 1:
             raise BadConfig(
                 f"rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}: "

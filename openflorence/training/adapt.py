@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from openflorence.errors import BadConfig
+from openflorence.model.adapter_files import KINDS
 from openflorence.model.adapters import (
     PARTS,
     AdapterConfig,
-    Kind,
     adapted_layers,
     add_adapter,
     merge_adapter,
@@ -20,8 +20,7 @@ from openflorence.model.adapters import (
 )
 from openflorence.model.florence import Network
 
-ADAPTERS: tuple[Kind, ...] = ("lora", "dora")
-HOW = ("full", "frozen_tower", *ADAPTERS)
+HOW = ("full", "frozen_tower", *KINDS)
 
 
 def freeze(network: Network, parts: Iterable[str]) -> None:
@@ -52,7 +51,7 @@ def prepare(network: Network, how: str, rank: int = AdapterConfig.rank, preset: 
     done = how
     if how == "frozen_tower":
         freeze(network, ["tower"])
-    elif how in ADAPTERS:
+    elif how in KINDS:
         config = AdapterConfig(kind=how, rank=rank, preset=preset)
         add_adapter(network, config)
         done += f" of rank {rank}, scale {config.scale:g}, on the {len(adapted_layers(network))} layers of {preset!r}"
@@ -70,7 +69,7 @@ def finish(network: Network, how: str, folder: str | Path, base: str) -> Network
     base      the checkpoint that was started from, noted in the folder.
     returns   the network, whole and with nothing frozen, to be saved as a checkpoint.
     """
-    if how in ADAPTERS:
+    if how in KINDS:
         save_adapter(network, folder, base)
         merge_adapter(network)
     return network.requires_grad_(True)
