@@ -31,7 +31,7 @@ HOUSE = {
     "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
     "coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget wording augment mixture",
     "engine": "",
-    "training": "objectives states train tower_file adapt tower masked contrast",
+    "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics detection figures scoring heldout benchmarks report",
     "serving": "",
     "export": "",

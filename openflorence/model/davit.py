@@ -5,9 +5,11 @@ and the same memory read as channels-last for the depthwise convolutions, so not
 Source: the published modeling file; the channel attention differs from the public DaViT code (see ChannelAttention).
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from openflorence.model.config import VisionConfig
 from openflorence.model.linear import Linear, add_into, gelu_into
@@ -136,8 +138,11 @@ class DualBlock(nn.Module):
         width = config.widths[stage]
         self.spatial = Block(width, WindowAttention(width, config.heads[stage], config.window), rates[0])
         self.channel = Block(width, ChannelAttention(width, config.groups[stage]), rates[1])
+        self.recompute = False  # for a gradient, keep only the input and run again, with the same chance
 
     def forward(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(nn.Sequential(self.spatial, self.channel), x, use_reentrant=False)
         return self.channel(self.spatial(x))
 
 

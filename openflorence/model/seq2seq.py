@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from openflorence.errors import BadPrompt
 from openflorence.model.config import TextConfig
@@ -133,13 +134,21 @@ class Seq2Seq(nn.Module):
         self.embed = nn.Embedding(config.vocab, config.width, padding_idx=config.pad)
         self.encoder = Stack(config, [EncoderLayer(config) for _ in range(config.encoder_layers)])
         self.decoder = Stack(config, [DecoderLayer(config) for _ in range(config.decoder_layers)])
+        self.recompute = (
+            False  # for a gradient, keep only the inputs of layers and run them again, with the same chance
+        )
+
+    def _run(self, layer: nn.Module, x: Tensor, *rest: Tensor | None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(layer, x, *rest, use_reentrant=False)
+        return layer(x, *rest)
 
     def encode(self, tokens: Float[Tensor, "B M D"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B M D"]:
         """Read image and prompt tokens together; `mask` is True at real tokens, False at padding."""
         wide = None if mask is None else mask[:, None, None, :]
         x = self.encoder.place(tokens)
         for layer in self.encoder.layers:
-            x = layer(x, wide)
+            x = self._run(layer, x, wide)
         return x
 
     def decode(
@@ -152,7 +161,7 @@ class Seq2Seq(nn.Module):
         wide = None if memory_mask is None else memory_mask[:, None, None, :]
         x = self.decoder.place(self.embed(ids))
         for layer in self.decoder.layers:
-            x = layer(x, memory, wide)
+            x = self._run(layer, x, memory, wide)
         return x
 
     def logits(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:

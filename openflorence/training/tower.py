@@ -23,7 +23,7 @@ from openflorence.data.truth import COLOUR_NAMES, LABELS, dense_truth
 from openflorence.data.words import SIGN_WORDS, SIZES
 from openflorence.data.world import Scene
 from openflorence.model.florence import Network
-from openflorence.training.train import Loss
+from openflorence.training.objectives import location_blur
 
 NAMES: dict[str, tuple[str, ...]] = {
     "kind": LABELS,
@@ -58,6 +58,12 @@ class CellLabels:
     letters: Int[Tensor, "B N 4"]  # which letter stands in each quarter of the cell, row by row; -100 without one
     outline: Bool[Tensor, "B N 64"]  # which places of the cell, row by row, belong to the thing
     filled: Bool[Tensor, "B N"]  # does the cell show a thing?
+
+    def to(self, device: torch.device) -> "CellLabels":
+        """The same labels on a device."""
+        names = {question: rows.to(device) for question, rows in self.names.items()}
+        rest = (part.to(device) for part in (self.bins, self.letters, self.outline, self.filled))
+        return CellLabels(names, *rest)
 
 
 def label_cells(scenes: Sequence[Scene], grid_hw: tuple[int, int]) -> CellLabels:
@@ -191,23 +197,34 @@ class CellHead(nn.Module):
 
 
 class TowerStart(nn.Module):
-    """A network and the read-outs that start its tower; only the network is kept."""
+    """A network and the read-outs that start its tower, as an objective; only the network is kept.
 
-    def __init__(self, network: Network) -> None:
+    blur_bins       width of a side's target over neighbouring bins; 0 for exactly its bin.
+    first_location  id of `<loc_0>`: its row and the 999 behind it answer for the sides of boxes.
+    """
+
+    def __init__(self, network: Network, blur_bins: float, first_location: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.blur_bins, self.first_location = network, blur_bins, first_location
         self.head = CellHead(network.config.text.width)
+        self.register_buffer("blur", location_blur(blur_bins), persistent=False)
+        self.blur: Tensor
 
-    def loss(self, blur: Float[Tensor, "1000 1000"], first_location: int) -> Loss:
-        """Make the loss that `train` minimises, over the scenes of a batch."""
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Cost of one batch of scenes.
 
-        def loss(batch: Batch, step: int) -> dict[str, Tensor]:
-            rows, columns = batch.pixels.shape[2:]
-            labels = label_cells(batch.scenes, self.network.config.vision.grid_hw((rows, columns)))
-            cells = self.network.encode_image(batch.pixels)[:, 1:]  # without the mean token
-            locations = self.network.seq2seq.embed.weight[first_location : first_location + BINS]
-            losses = self.head.losses(cells, locations, labels, blur)
-            total = sum((WEIGHTS[part] * value for part, value in losses.items()), cells.new_zeros(()))
-            return {"loss": total} | losses | self.head.scores(cells.detach(), locations, labels)
-
-        return loss
+        returns   "loss", the weighted sum of the parts times the number of images, and "units", the images: each part
+                  is a mean over the cells that are asked, of which there are other numbers for every question, so no
+                  count of cells would do for all; batches weigh by their images instead. And every part and score.
+        """
+        rows, columns = batch.pixels.shape[2:]
+        labels = label_cells(batch.scenes, self.network.config.vision.grid_hw((rows, columns))).to(batch.pixels.device)
+        cells = self.network.encode_image(batch.pixels)[:, 1:]  # without the mean token
+        locations = self.network.seq2seq.embed.weight[self.first_location : self.first_location + BINS]
+        losses = self.head.losses(cells, locations, labels, self.blur)
+        total = sum((WEIGHTS[part] * value for part, value in losses.items()), cells.new_zeros(()))
+        units = total.new_tensor(float(len(batch.pixels)))
+        scores = self.head.scores(cells.detach(), locations, labels)
+        return (
+            {"loss": total * units, "units": units} | {name: value.detach() for name, value in losses.items()} | scores
+        )

@@ -1,53 +1,73 @@
-"""One loop: one cross-entropy over the target text of every task, several targets on a single encoding of each image.
+"""One loop for every objective: any number of processes and of batches in a step, one arithmetic.
 
-A run lives in a folder: `state.safetensors` (weights, averaged weights, both Adam moments, the step) is replaced by
-rename every `save_every` steps, `train.jsonl` gets a line every `log_every`. Started again with the same settings, a
-run that was killed goes on from its last state and reaches the weights it would have reached: batch n depends on n
-alone, and chance inside the network is seeded by the step. Steps that were lost with the kill are logged again.
-Source: spec section 7 (objective, AdamW, cosine with linear warm-up); averaging and clipping are ours.
+A run lives in a folder: `state.safetensors` is replaced by rename every `save_every` steps, `train.jsonl` gets a line
+every `log_every`, and where there is a validation `best.safetensors` holds the averaged weights that scored best.
+Started again with the same settings, a run that was killed goes on from its last state and reaches the weights it would
+have reached: a batch depends on its number alone, and chance inside the network is seeded by that number. Steps that
+were lost with the kill are logged again.
+
+A step minimises sum(loss) / sum(units) over all its batches on all processes. So one process with batches of 2B images,
+two with B, and one that accumulates two of B differ by the rounding of sums alone. For several processes all must see
+the run's folder.
+Source: spec section 7 (AdamW, cosine with linear warm-up); averaging and clipping are ours.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from openflorence.contract.locations import BINS
-from openflorence.data.mixture import IGNORED, Batch, Pairs
+from openflorence.data.mixture import Batch
 from openflorence.errors import BadConfig, TrainingDiverged
-from openflorence.model.adapters import part_of
-from openflorence.model.files import write_safetensors
-from openflorence.model.florence import Network
+from openflorence.model.davit import DualBlock
+from openflorence.model.seq2seq import Seq2Seq
+from openflorence.training.processes import PRECISIONS, TRACKERS, Processes, Spread, spread
+from openflorence.training.progress import Meter, Report, parameter_report
+from openflorence.training.states import (
+    Holdings,
+    Progress,
+    averaged_weights,
+    best_scores,
+    describe,
+    load_state,
+    save_best,
+    save_state,
+    whole,
+)
 
 # Embedding and position tables: rows that a batch does not touch should not shrink.
 TABLES = ("embed.weight", "positions.weight", "rows.weight", "columns.weight")
 LENGTHS = "lora_magnitude_vector"  # of the rows of weights, in DoRA: in the name of a parameter
 
-Loss = Callable[[Batch, int], dict[str, Tensor]]  # a batch and its step -> the parts of the loss, "loss" their total
+# Settings that a run may be taken up with other values of: they change no batch and no step, but for `steps`, which
+# stretches the rest of the schedule, so that a run can be made longer; accumulated batches count with the processes.
+FREE = ("steps", "save_every", "log_every", "workers", "trackers", "recompute", "shard", "accumulate")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a run goes. Steps, not epochs: the drawn world does not end."""
 
-    steps: int = 10_000  # batches in all
-    peak_rate: float = 1e-3  # learning rate after warm-up; a cosine takes it to zero at the last step
+    steps: int = 10_000  # optimizer steps in all
+    peak_rate: float = 1e-3  # learning rate after warm-up; a cosine takes it down to the floor at the last step
+    floor: float = 0.0  # share of the rate that is left at the end
     tower_rate: float = 1.0  # times the rate, for the image tower; 0 freezes it (requires_grad is taken off)
     warmup: int = 300  # steps of linear warm-up
     weight_decay: float = 0.02  # on matrices; not on norms, biases and embeddings
     betas: tuple[float, float] = (0.9, 0.98)  # of Adam
     clip: float = 1.0  # largest norm of the gradient
-    blur_bins: float = 4.0  # a location's target is a Gaussian this wide over neighbouring bins; 0 is the plain target
     average: float = 0.999  # how much of the averaged weights, the ones to keep, stays at a step; 0 keeps the last
+    accumulate: int = 1  # batches in a step, on each process
+    precision: str = "no"  # the network computes in bf16 or fp16; weights, losses and moments stay float32
+    recompute: bool = False  # gradient checkpointing: keep only the inputs of layers, run them again for the gradient
+    shard: bool = False  # over several processes, give each a share of weights, moments and averages (FSDP)
+    trackers: tuple[str, ...] = ()  # tensorboard, wandb, trackio, beside train.jsonl
     save_every: int = 250  # steps
     log_every: int = 50  # steps
     workers: int = 1  # processes that draw ahead of the network; 0 draws in between
@@ -59,274 +79,296 @@ class TrainSettings:
                 f"steps={self.steps}, warmup={self.warmup}, average={self.average}: "
                 "allowed are steps >= 1, warm-up within them, an average from 0 to below 1"
             )
-        if min(self.peak_rate, self.tower_rate, self.weight_decay, self.blur_bins, self.workers) < 0 or self.clip <= 0:
+        if min(self.peak_rate, self.tower_rate, self.weight_decay, self.workers) < 0 or self.clip <= 0:
             raise BadConfig(
                 f"peak_rate={self.peak_rate}, tower_rate={self.tower_rate}, weight_decay={self.weight_decay}, "
-                f"blur_bins={self.blur_bins}, workers={self.workers}, clip={self.clip}: none below 0, clip above 0"
+                f"workers={self.workers}, clip={self.clip}: none below 0, clip above 0"
             )
-        if min(self.save_every, self.log_every) < 1:
-            raise BadConfig(f"save_every={self.save_every}, log_every={self.log_every}: give 1 step or more")
+        if min(self.save_every, self.log_every, self.accumulate) < 1 or not 0 <= self.floor <= 1:
+            raise BadConfig(
+                f"save_every={self.save_every}, log_every={self.log_every}, accumulate={self.accumulate}, "
+                f"floor={self.floor}: give 1 step or batch or more, and a floor from 0 to 1"
+            )
+        if self.precision not in PRECISIONS or not set(self.trackers) <= set(TRACKERS):
+            raise BadConfig(
+                f"precision={self.precision!r}, trackers={self.trackers}: allowed are {', '.join(PRECISIONS)}, and of "
+                f"trackers {', '.join(TRACKERS)}"
+            )
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0: a linear warm-up times a cosine that ends at 0 after the last."""
+        """Learning rate of a step, counted from 0: a linear warm-up times a cosine that ends after the last."""
         warm = min(1.0, (step + 1) / max(self.warmup, 1))
-        return self.peak_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        left = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.peak_rate * warm * (self.floor + (1 - self.floor) * left)
 
 
-def location_blur(sigma_bins: float) -> Float[Tensor, "1000 1000"]:
-    """Targets over the bins: row b is a narrow Gaussian around bin b, or exactly bin b when sigma is 0."""
-    if sigma_bins == 0.0:
-        return torch.eye(BINS)
-    bins = torch.arange(BINS).float()
-    return torch.softmax(-((bins[:, None] - bins) ** 2) / (2 * sigma_bins**2), dim=1)
+@dataclass(frozen=True)
+class Validator:
+    """How a run is judged on its way: on averaged weights, by whatever `score` measures."""
+
+    every: int  # steps between two scores; after the last step there is one anyway
+    score: Callable[[nn.Module], dict[str, float]]  # of the objective, in evaluation mode; called by one process
+    headline: str  # the figure that says which weights are best: the highest
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise BadConfig(f"every={self.every}: validate after 1 step or more")
 
 
-def token_losses(
-    logits: Float[Tensor, "P T V"],
-    labels: Int[Tensor, "P T"],
-    blur: Float[Tensor, "1000 1000"] | None = None,
-    first_location: int = 0,
-) -> Float[Tensor, "P T"]:
-    """Cross-entropy of every token; 0 where the label is IGNORED.
-
-    labels    what logits[:, t] should be: shifted nowhere here, because Pairs.decoder_ids are already one behind.
-    blur      targets of the locations, from location_blur; None for the plain cross-entropy of the published loss.
-    """
-    if blur is None:
-        return F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    partition = logits.logsumexp(dim=-1)
-    chosen = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-    bins = labels - first_location
-    placed = (bins >= 0) & (bins < BINS)
-    locations = logits[..., first_location : first_location + BINS][placed]
-    # Against a distribution, -sum(q log p) is log Z - sum(q logit), because q sums to one.
-    chosen = chosen.masked_scatter(placed, (locations * blur[bins[placed]]).sum(dim=-1))
-    return (partition - chosen) * (labels != IGNORED)
-
-
-def pairs_logits(network: Network, image_tokens: Float[Tensor, "B N D"], pairs: Pairs) -> Float[Tensor, "P T V"]:
-    """Score the answers of all pairs on image tokens that were made once."""
-    memory, mask = network.encode(image_tokens[pairs.image_rows], pairs.prompt_ids, pairs.prompt_mask)
-    return network.seq2seq.logits(network.seq2seq.decode(pairs.decoder_ids, memory, mask))
-
-
-def sequence_loss(network: Network, blur: Float[Tensor, "1000 1000"] | None, first_location: int) -> Loss:
-    """Make the loss of the recipe.
-
-    returns   under "loss" the mean over all target tokens of a batch, whatever pair they belong to; under the name of
-              each task, for the log, the mean over its pairs of their mean over tokens.
-    """
-
-    def loss(batch: Batch, step: int) -> dict[str, Tensor]:
-        if not batch.pairs:  # no scene could pose its tasks, as reading without signs: a step with gradients of zero
-            return {"loss": sum((0.0 * weight.sum() for weight in network.parameters()), batch.pixels.new_zeros(()))}
-        image_tokens = network.encode_image(batch.pixels)
-        total = image_tokens.new_zeros(())
-        tokens = sum(int((pairs.labels != IGNORED).sum()) for pairs in batch.pairs)
-        sums: dict[str, list[Tensor]] = {}
-        for pairs in batch.pairs:
-            losses = token_losses(pairs_logits(network, image_tokens, pairs), pairs.labels, blur, first_location)
-            total = total + losses.sum() / tokens
-            per_pair = losses.detach().sum(dim=1) / (pairs.labels != IGNORED).sum(dim=1)
-            for task, value in zip(pairs.tasks, per_pair, strict=True):
-                sums.setdefault(task, []).append(value)
-        return {"loss": total} | {task: torch.stack(values).mean() for task, values in sorted(sums.items())}
-
-    return loss
-
-
-def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, object]]:
+def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
     """Split the parameters by weight decay and by rate.
 
-    What is frozen stays frozen and is left out. A settings.tower_rate of 0 freezes the tower as well; parameters called
-    "tower..." are in it.
+    What is frozen stays frozen and is left out; the tower is what stands under the name "tower".
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        in_tower = ".tower." in f".{name}"  # also inside another module, as in the tower's start
-        if in_tower and settings.tower_rate == 0:
-            parameter.requires_grad_(False)
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and not name.endswith(TABLES) and LENGTHS not in name
-        groups.setdefault((decays, in_tower), []).append(parameter)
+        groups.setdefault((decays, in_tower(name)), []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": settings.weight_decay if decays else 0.0,
-            "scale": settings.tower_rate if in_tower else 1.0,
+            "scale": settings.tower_rate if tower else 1.0,
         }
-        for (decays, in_tower), parameters in groups.items()
+        for (decays, tower), parameters in groups.items()
     ]
 
 
+def in_tower(name: str) -> bool:
+    """Whether a parameter is of the image tower, also where the network is inside another module."""
+    return ".tower." in f".{name}"
+
+
 def train(
-    network: nn.Module,
-    loss: Loss,
+    objective: nn.Module,
     batches: Dataset[Batch],
     settings: TrainSettings,
     folder: Path,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = lambda line: None,
+    validate: Validator | None = None,
 ) -> dict[str, Tensor]:
-    """Run, or go on with, one training run.
+    """Run, or go on with, one training run; called by every process of it.
 
-    network   trained in place.
-    loss      what to minimise; its "loss" is differentiated, the rest is logged.
-    batches   item n is the batch of step n; len(batches) is at least settings.steps.
-    folder    where the run lives; a state found there is taken up.
-    report    gets the table of parameters, and then a line of progress every log_every steps.
-    returns   the averaged weights (or the last ones when settings.average is 0), by parameter name.
-    raises    BadConfig when the folder holds the state of another network.
-              TrainingDiverged when loss or gradient are not finite; the weights are those of the step before.
+    objective  a module whose forward gives the "loss" of a batch, a sum, and the "units" it is a sum over; trained in
+               place, on the device there is.
+    batches    batch `part` of step `step` on process `rank` is batches[(step * accumulate + part) * processes + rank].
+               If it has a dataclass `config`, a run is only taken up with the same.
+    folder     where the run lives; a state found there is taken up.
+    report     gets the table of parameters, and then a line of progress every log_every steps; of the first process.
+    validate   scores the averaged weights on the way; the best are kept in folder/best.safetensors.
+    returns    the averaged weights (or the last ones when settings.average is 0), by parameter name, on the CPU.
+    raises     BadConfig when the folder holds the state of another network or of other settings.
+               TrainingDiverged when loss or gradient are not finite; the weights are those of the step before.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    network.train()
-    optimizer = torch.optim.AdamW(parameter_groups(network, settings), betas=settings.betas)
-    average = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-    start = load_state(folder, network, optimizer, average)
-    report(parameter_report(network))
-    meter = Meter(folder / "train.jsonl", start, settings, report)
-    for step, batch in enumerate(_from(batches, start, settings), start=start):
-        torch.manual_seed(settings.seed * 1_000_003 + step)
-        parts = loss(batch, step)
-        optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-        check_finite(step, parts["loss"], norm, folder)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate(step) * group["scale"]
-        optimizer.step()
-        _follow(average, network, settings.average, step)
-        meter.add(step, parts, norm, len(batch.pixels))
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            save_state(folder, network, optimizer, average, step + 1)
-    return average
+    processes = Processes(settings.precision, settings.trackers, folder)
+    run = Run(objective, settings, folder, processes, _facts(objective, batches, settings, processes.count))
+    start = run.take_up()
+    if start >= settings.steps:
+        return run.finish()
+    meter = Meter(folder, processes, report, settings.steps, start)
+    if processes.is_main:
+        report(parameter_report(objective))
+    processes.begin_log(folder.name, asdict(settings))
+    try:
+        stream = _from(batches, start, settings, processes)
+        for step in range(start, settings.steps):
+            norm = run.step(step, stream, meter)
+            taken, last = step + 1, step + 1 == settings.steps
+            if taken % settings.log_every == 0:
+                meter.write(taken, {"rate": settings.rate(step), "norm": norm})
+            if validate is not None and (taken % validate.every == 0 or last):
+                run.judge(taken, validate, meter, report)
+            if taken % settings.save_every == 0 or last:
+                run.save(taken)
+    finally:
+        processes.end_log()
+    return run.finish()
 
 
-def _from(batches: Dataset[Batch], start: int, settings: TrainSettings) -> Iterator[Batch]:
-    """Give the batches from a step on, drawn ahead by the workers, always in order."""
-    ahead = 6 if settings.workers else None
+def _facts(objective: nn.Module, batches: Dataset[Batch], settings: TrainSettings, processes: int) -> dict[str, Any]:
+    """All that the arithmetic of a run depends on and that can be told: a resume with anything else is refused."""
+    config = getattr(batches, "config", None)
+    known = {name: value for name, value in vars(objective).items() if isinstance(value, (int, float, str))}
+    return describe(
+        train={name: value for name, value in asdict(settings).items() if name not in FREE},
+        step={"batches": settings.accumulate * processes},
+        objective={"is": type(objective).__name__} | {name: known[name] for name in known if name != "training"},
+        data=asdict(config) if is_dataclass(config) and not isinstance(config, type) else {},
+    )
+
+
+def _from(batches: Dataset[Batch], start: int, settings: TrainSettings, processes: Processes) -> Iterator[Batch]:
+    """Give this process its batches from a step on, drawn ahead by the workers, always in order."""
+    each = settings.accumulate * processes.count
     loader = DataLoader(
         batches,
         batch_size=None,
-        sampler=range(start, settings.steps),
+        sampler=range(start * each + processes.rank, settings.steps * each, processes.count),
         num_workers=settings.workers,
-        prefetch_factor=ahead,
+        prefetch_factor=6 if settings.workers else None,
     )
     return iter(loader)
 
 
-def parameter_report(network: nn.Module) -> str:
-    """Table of what is trained: a line for each part of the network, and for its adapters, trainable and frozen."""
-    counts: dict[str, list[int]] = {}
-    for name, parameter in network.named_parameters():
-        part = counts.setdefault(part_of(name), [0, 0])
-        part[not parameter.requires_grad] += parameter.numel()
-    counts["total"] = [sum(column) for column in zip(*counts.values(), strict=True)]
-    lines = [f"{part:<18}{trained:>12,}{frozen:>12,}" for part, (trained, frozen) in counts.items()]
-    return "\n".join([f"{'parameters':<18}{'trainable':>12}{'frozen':>12}", *lines])
+class Run:
+    """The state of a run on one process, and what a step does to it."""
+
+    def __init__(
+        self, objective: nn.Module, settings: TrainSettings, folder: Path, processes: Processes, facts: dict[str, Any]
+    ) -> None:
+        self.settings, self.folder, self.processes, self.facts = settings, folder, processes, facts
+        for name, parameter in objective.named_parameters():
+            if in_tower(name) and settings.tower_rate == 0:
+                parameter.requires_grad_(False)
+        for part in objective.modules():
+            if isinstance(part, (DualBlock, Seq2Seq)):
+                part.recompute = settings.recompute
+        objective.train()
+        self.spread: Spread = spread(objective, processes, settings.shard)
+        module = self.spread.module
+        # One pass over all weights instead of one each: on a CPU torch does not choose it by itself.
+        fused = processes.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW(parameter_groups(module, settings), betas=settings.betas, fused=fused)
+        parameters = dict(module.named_parameters())
+        average = {name: value.detach().clone() for name, value in parameters.items() if value.requires_grad}
+        self.holdings = Holdings(parameters, optimizer, average)
+        self.trained = [value for value in parameters.values() if value.requires_grad]
+        self.scores: dict[str, float] = {}  # of the best weights so far
+
+    def take_up(self) -> int:
+        """Go on from what the folder holds; gives the next step."""
+        progress = load_state(self.folder, self.holdings, self.facts)
+        if self.processes.scaler is not None and progress.scaler:
+            self.processes.scaler.load_state_dict(dict(progress.scaler))
+        self.scores = best_scores(self.folder)
+        return progress.step
+
+    def save(self, taken: int) -> None:
+        """Put the state after so many steps on disk."""
+        scaler = self.processes.scaler
+        progress = Progress(taken, scaler.state_dict() if scaler is not None else {})
+        save_state(self.folder, self.holdings, progress, self.facts, self.processes.is_main)
+
+    def step(self, step: int, stream: Iterator[Batch], meter: Meter) -> float:
+        """Take one optimizer step; gives the norm of its gradient before it was clipped.
+
+        raises    TrainingDiverged for numbers that are not finite, before they reach the weights or a saved state.
+        """
+        optimizer, scaler, settings = self.holdings.optimizer, self.processes.scaler, self.settings
+        optimizer.zero_grad(set_to_none=True)
+        sums = self._sum_gradients(step, stream, meter)
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        gradients = [value.grad for value in self.trained if value.grad is not None]
+        norm: Any = nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if self.spread.sharded else norm
+        loss, units, length = torch.cat([sums, norm.to(sums)[None]]).tolist()  # the one wait for the device in a step
+        # Several processes have averaged their sums.
+        scale = self.processes.count / units if units else 1.0
+        loss, length = loss / (units or 1.0), length * scale
+        overflow = scaler is not None and not math.isfinite(length)  # half precision skips such steps and scales down
+        self._check_finite(step, loss, 0.0 if overflow else length)
+        torch._foreach_mul_(gradients, scale * min(1.0, settings.clip / (length + 1e-6)))
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(step) * group["scale"]
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        if not overflow:
+            self._follow(step)
+        meter.add_step(loss)
+        return length
+
+    def _sum_gradients(self, step: int, stream: Iterator[Batch], meter: Meter) -> Tensor:
+        """Run all batches of a step forward and backward; gives the sums of their losses and units."""
+        processes, settings = self.processes, self.settings
+        sums = torch.zeros(2, device=processes.device)
+        for part in range(settings.accumulate):
+            batch = next(stream)
+            batch = batch if batch.pixels.device == processes.device else batch.to(processes.device)
+            number = (step * settings.accumulate + part) * processes.count + processes.rank
+            torch.manual_seed(settings.seed * 1_000_003 + number)
+            with self.spread.sync(last=part + 1 == settings.accumulate):
+                with processes.autocast():
+                    parts = self.spread.model(batch)
+                loss = parts["loss"]
+                (loss if processes.scaler is None else processes.scaler.scale(loss)).backward()
+            sums += torch.stack([loss.detach().float(), parts["units"].float()])
+            meter.add_batch(parts, len(batch.pixels), sum(len(group.tasks) for group in batch.pairs))
+        return processes.sum(sums)
+
+    def _check_finite(self, step: int, loss: float, norm: float) -> None:
+        scaler = self.processes.scaler
+        lost = scaler is not None and scaler.get_scale() < 2.0**-20  # halved at every step that was skipped
+        if lost or not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingDiverged(
+                f"step {step + 1}: the loss is {loss:g} and the norm of its gradient {norm:g}; both must be finite. "
+                f"The state in {self.folder} is from before this: go on from it with a lower peak_rate or a lower clip"
+            )
+
+    @torch.no_grad()
+    def _follow(self, step: int) -> None:
+        """Move the average to part of itself and the rest of the new weights: a mean over about 1 / (1 - part) steps.
+
+        It irons out the jitter of single steps, as a lower learning rate would, while the weights themselves stay fast.
+        """
+        kept = min(self.settings.average, (step + 1) / (step + 10))  # a young average follows faster
+        torch._foreach_lerp_(_local(list(self.holdings.average.values())), _local(self.trained), 1.0 - kept)
+
+    def judge(self, taken: int, validate: Validator, meter: Meter, report: Report) -> None:
+        """Score the averaged weights and keep them when they are the best; every process must call."""
+        began = time.perf_counter()
+        weights = averaged_weights(self.holdings)
+        if self.processes.is_main:
+            scores = self._score(weights, validate)
+            if validate.headline not in scores:
+                raise BadConfig(f"headline {validate.headline!r} is none of the scores: {', '.join(scores) or 'none'}")
+            best = self.scores.get(validate.headline, -math.inf)
+            if scores[validate.headline] > best:
+                save_best(self.folder, weights, taken, scores)
+                self.scores = scores
+            meter.append({"step": taken, "scores": {name: round(value, 4) for name, value in scores.items()}})
+            self.processes.log({f"validation/{name}": value for name, value in scores.items()}, taken)
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            report(f"{taken}/{self.settings.steps} validation: {shown}")
+        self.processes.wait()
+        meter.clock += time.perf_counter() - began  # the pace is that of training
+
+    def _score(self, weights: Mapping[str, Tensor], validate: Validator) -> dict[str, float]:
+        """Score with averaged weights in place; afterwards everything is as it was, bit for bit."""
+        objective, sharded = self.spread.objective, self.spread.sharded
+        kept = {} if sharded else {name: value.detach().clone() for name, value in self.holdings.parameters.items()}
+        place(objective.to(self.processes.device), weights)
+        objective.eval()
+        try:
+            with torch.no_grad():
+                return validate.score(objective)
+        finally:
+            objective.train()
+            if sharded:
+                objective.cpu()
+            else:
+                place(objective, kept)
+
+    def finish(self) -> dict[str, Tensor]:
+        """Leave the last weights in the caller's objective; gives the averaged ones."""
+        if self.spread.sharded:
+            place(self.spread.objective, {name: whole(value) for name, value in self.holdings.parameters.items()})
+        return averaged_weights(self.holdings)
 
 
-def check_finite(step: int, loss: Tensor, norm: Tensor, folder: Path) -> None:
-    """Do nothing for a step whose numbers can be trusted.
-
-    raises    TrainingDiverged otherwise, so that neither the weights nor the saved state are spoilt.
-    """
-    if not (loss.isfinite() and norm.isfinite()):
-        raise TrainingDiverged(
-            f"step {step + 1}: the loss is {loss.item():g} and the norm of its gradient {norm.item():g}; both must be "
-            f"finite. The state in {folder} is from before this: go on from it with a lower peak_rate or a lower clip"
-        )
+def _local(tensors: list[Any]) -> list[Tensor]:
+    """This process's shards of tensors, or the tensors themselves; written to, they change."""
+    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
 
 
 @torch.no_grad()
-def _follow(average: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
-    """Move the average to `decay` of itself and the rest of the new weights: a mean over about 1 / (1 - decay) steps.
-
-    It irons out the jitter of single steps, as a lower learning rate would, while the weights themselves stay fast.
-    """
-    decay = min(decay, (step + 1) / (step + 10))  # a young average follows faster
-    parameters: list[Tensor] = list(network.parameters())
-    torch._foreach_lerp_(list(average.values()), parameters, 1.0 - decay)
-
-
-class Meter:
-    """Means of the loss parts since the last line, and the rate; writes train.jsonl."""
-
-    def __init__(self, path: Path, start: int, settings: TrainSettings, report: Callable[[str], None]) -> None:
-        self.path, self.settings, self.report = path, settings, report
-        self.sums: dict[str, list[float]] = {}
-        self.images, self.clock, self.last = 0, time.perf_counter(), start
-
-    def add(self, step: int, parts: dict[str, Tensor], norm: Tensor, images: int) -> None:
-        """Take one step in, and write a line when it is time."""
-        for name, value in parts.items():
-            self.sums.setdefault(name, []).append(value.item())
-        self.images += images
-        if (step + 1) % self.settings.log_every:
-            return
-        passed_s = time.perf_counter() - self.clock
-        rate = self.images / passed_s
-        left_s = (self.settings.steps - step - 1) * passed_s / (step + 1 - self.last)
-        means = {name: round(sum(values) / len(values), 4) for name, values in self.sums.items()}
-        row = {"step": step + 1, "images_per_s": round(rate, 1), "norm": round(norm.item(), 3)} | means
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-        self.report(f"{step + 1}/{self.settings.steps} {rate:.0f} images/s, {left_s / 60:.0f} min left: {shown}")
-        self.sums, self.images, self.clock, self.last = {}, 0, time.perf_counter(), step + 1
-
-
-def save_state(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], step: int
-) -> None:
-    """Write all that a resume needs into one file, under a temporary name first."""
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    tensors = {f"weights/{name}": parameter.detach() for name, parameter in network.named_parameters()}
-    tensors |= {f"average/{name}": value for name, value in average.items()}
-    for parameter, moments in optimizer.state.items():
-        for moment in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{moment}/{names[id(parameter)]}"] = moments[moment]
-    partial = folder / "state.safetensors.partial"
-    write_safetensors({name: value.contiguous() for name, value in tensors.items()}, partial, {"step": str(step)})
-    partial.replace(folder / "state.safetensors")
-
-
-def load_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
-    """Take up the state of a folder; gives the next step, 0 when there is none.
-
-    raises    BadConfig when the state is of another network, or is no state.
-    """
-    path = folder / "state.safetensors"
-    if not path.exists():
-        return 0
-    step, tensors = _read_state(path)
-    parameters = dict(network.named_parameters())
-    extra = sorted({name.removeprefix("weights/") for name in tensors if name.startswith("weights/")} - set(parameters))
-    if extra:
-        raise BadConfig(f"{path} is of another network: it has {extra[0]}, this one has not; use another run folder")
-    for name, parameter in parameters.items():
-        saved = tensors.get(f"weights/{name}")
-        if saved is None or saved.shape != parameter.shape:
-            raise BadConfig(
-                f"{path} is of another network: {name} is {None if saved is None else tuple(saved.shape)} there and "
-                f"{tuple(parameter.shape)} here; use another run folder"
-            )
-        parameter.data.copy_(saved)
-        average[name].copy_(tensors[f"average/{name}"])
-        if f"exp_avg/{name}" in tensors:
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": tensors[f"exp_avg/{name}"].to(parameter.device),
-                "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(parameter.device),
-            }
-    return step
-
-
-def _read_state(path: Path) -> tuple[int, dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            step = int(file.metadata()["step"])
-            return step, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, TypeError, KeyError) as error:
-        raise BadConfig(f"{path} is not the state of a run ({error}); remove it or use another run folder") from error
+def place(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights, by parameter name, into a module."""
+    for name, parameter in module.named_parameters():
+        parameter.copy_(weights[name])
