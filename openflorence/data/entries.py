@@ -123,7 +123,7 @@ def find_image(root: Path, name: str, folders: Iterable[Path]) -> str:
     """
     for folder in folders:
         path = root / folder / name
-        if path.is_file():
+        if os.path.isfile(path):  # unlike Path.is_file, also for a name too long to be one
             below = path.is_relative_to(root) and ".." not in path.relative_to(root).parts
             return path.relative_to(root).as_posix() if below else str(path.resolve())
     return name
@@ -132,7 +132,7 @@ def find_image(root: Path, name: str, folders: Iterable[Path]) -> str:
 def find_size(root: Path, image: str, problems: Problems) -> tuple[int, int] | None:
     """Give width and height of an image whose annotations do not state them; None, counted, when it cannot be read."""
     path = root / image
-    if not path.is_file():
+    if not os.path.isfile(path):
         problems.add("image missing", str(path))
         return None
     try:

@@ -240,10 +240,7 @@ def smallest_rectangle(flat: list[float]) -> Quad:
     returns   its corners clockwise as seen, from the one nearest to the first point.
     """
     points = np.asarray(flat, dtype=np.float32).reshape(-1, 2)
-    corners = cv2.boxPoints(cv2.minAreaRect(points))
-    (ax, ay), (bx, by), (cx, cy) = corners[:3]
-    if (bx - ax) * (cy - by) - (by - ay) * (cx - bx) < 0:  # y grows downwards: a positive turn is clockwise
-        corners = corners[::-1]
+    corners = cv2.boxPoints(cv2.minAreaRect(points))  # clockwise as seen, from a corner of OpenCV's choice
     first = int(((corners - points[0]) ** 2).sum(1).argmin())
     return _to_quad([float(value) for value in np.roll(corners, -first, axis=0).reshape(-1)])
 

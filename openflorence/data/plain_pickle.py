@@ -40,7 +40,7 @@ def _run(data: bytes) -> Any:
     while True:
         code = file.read(1)
         if code == b".":
-            if len(stack) != 1:
+            if len(stack) != 1 or stack[0] is _MARK:
                 raise BadRecord(f"the pickle ends with {len(stack)} values on its stack, not one")
             return stack[0]
         name, read = _CODES.get(code, ("", _nothing))

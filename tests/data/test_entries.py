@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from openflorence.data.entries import find_image, numbers, pixels, read_json, take, write_json
+from openflorence.data.entries import find_image, numbers, pixels, read_json, read_lines, take, write_json, write_lines
+from openflorence.data.problems import Problems
 from openflorence.errors import BadRecord
 
 
@@ -36,6 +37,17 @@ def test_four_numbers_are_four_numbers(value):
 def test_halves_of_a_pixel_go_up():
     # By hand; Python's own round goes to the even number.
     assert [pixels(value) for value in (0.5, 1.5, 2.5, -0.5, 2.49)] == [1, 2, 3, 0, 2]
+
+
+def test_lines_come_with_their_numbers_and_without_what_is_around_them(tmp_path):
+    # A separator inside a line, as U+2028 in JSON, does not end it.
+    (tmp_path / "a.txt").write_bytes("\ufeffone\r\n\n \n two\u2028\x0b \r\nthree".encode() + b"\n\xe9\nfive")
+    problems = Problems()
+    lines = list(read_lines(tmp_path / "a.txt", problems))
+    assert lines == [(1, "one"), (4, " two\u2028\x0b "), (5, "three"), (7, "five")]
+    assert problems.examples == {"text not readable": [f"{tmp_path / 'a.txt'}:6: byte 0xe9 is not UTF-8"]}
+    again = write_lines(["one", " two\u2028 "], tmp_path / "b.txt")
+    assert list(read_lines(again, problems)) == [(1, "one"), (2, " two\u2028 ")]
 
 
 def test_json_that_is_damaged_or_too_deep_is_an_error_that_names_the_file(tmp_path):

@@ -133,6 +133,14 @@ def test_hiertext_lines_are_regions(tmp_path):
     assert not problems.counts
 
 
+@pytest.mark.parametrize(("text", "legible"), [("blurred", False), (" ", True)])
+def test_hiertext_text_that_is_not_legible_or_not_there_is_not_judged(tmp_path, text, legible):
+    line = word(text, *LINE, legible=legible) | {"words": []}
+    about = {"image_id": "a", "image_width": 99, "image_height": 99}
+    (record,), _ = read(read_hiertext, hiertext(tmp_path, [about | {"paragraphs": [{"lines": [line]}]}]))
+    assert record.regions == (RegionNote(quad=quad(*LINE), crowd=True),)
+
+
 def test_hiertext_words_are_regions_on_request_and_an_outline_becomes_a_rectangle(tmp_path):
     picture(tmp_path / "train" / "a1b2.jpg", (4, 4))
     (record,), _ = read(read_hiertext, hiertext(tmp_path), level="words")

@@ -92,6 +92,15 @@ def test_bad_lines_are_counted_with_their_numbers_and_the_rest_is_read(folder):
     assert "p.jsonl:6: byte 0xe9" in problems.examples["text not readable"][0]
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b.png", "\ud83d.png", "https://example.org/a.png", "."])
+def test_a_name_that_no_file_can_have_is_a_missing_image(folder, name):
+    path = folder / "p.jsonl"
+    path.write_text(json.dumps({"image": name, "prefix": "p", "suffix": "s"}) + "\n")
+    problems = Problems()
+    assert list(read_pairs(path, problems)) == []
+    assert problems.counts == {"image missing": 1}
+
+
 def test_a_missing_file_is_an_error_that_names_it(folder):
     with pytest.raises(BadRecord, match=r"nowhere\.jsonl"):
         list(read_pairs(folder / "nowhere.jsonl", Problems()))

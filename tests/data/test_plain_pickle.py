@@ -87,7 +87,22 @@ def test_what_may_run_code_is_refused_by_name_and_not_run(read, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b".", b"]", b"]a.", b"s.", b"K\x01K\x02.", b"h\x05.", b"}]K\x01s.", b"(l", b"\xff."]
+    "data",
+    [
+        b"",
+        b".",
+        b"]",
+        b"]a.",
+        b"s.",
+        b"K\x01K\x02.",
+        b"h\x05.",
+        b"}]K\x01s.",
+        b"(.",
+        b"(\x85.",
+        b"K\x01(\x86.",
+        b"(l",
+        b"\xff.",
+    ],
 )
 def test_a_damaged_pickle_is_an_error_that_names_the_file(read, data):
     with pytest.raises(BadRecord, match=r"refs\.p"):
