@@ -198,6 +198,16 @@ def test_the_report_is_one_json_object(tmp_path: Path):
     write_world_report(scores, path)  # again, over what is there
 
 
+def test_detection_has_its_average_precision():
+    true, half = (scores.figure("detect", "ap50") for scores in (oracle(), shuffled()))
+    assert true.n == oracle().figure("detect", "recall").n
+    assert true.half_width == pytest.approx(0.0, abs=1e-9)
+    assert half.value is not None
+    # Boxes of the wrong half of the scenes count against it, and recall ends where half of the things are found.
+    assert half.value < shuffled().figure("detect", "recall").value + 0.05
+    assert half.value > 0.2
+
+
 def test_the_table_has_a_row_a_task():
     lines = as_markdown(replace(shuffled(), model="nano")).splitlines()
     assert lines[0].startswith("nano, 40 drawn scenes, seeds 0 to 39, ")
