@@ -5,6 +5,7 @@ one. accelerate finds the device and joins the processes; it is imported only wh
 """
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from openflorence.errors import BadConfig
+from openflorence.training.objectives import SequenceObjective
 
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TRACKERS = ("tensorboard", "wandb", "trackio")
@@ -125,11 +127,15 @@ def spread(objective: nn.Module, processes: Processes, shard: bool) -> Spread:
         objective.to(processes.device)
         if processes.count == 1:
             return Spread(objective, objective, objective, sharded=False)
-        # A start of the tower leaves parts of the network unused. Buffers are constants: nothing to send around.
         places = None if processes.device.type == "cpu" else [processes.device]
-        copied = DistributedDataParallel(
-            objective, device_ids=places, broadcast_buffers=False, find_unused_parameters=True
-        )
+        # The sequence loss uses all of the network; what starts a tower leaves parts of it out.
+        unused = not isinstance(objective, SequenceObjective)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch 2.13: the word will have another name
+            # Buffers are constants here: nothing to send around.
+            copied = DistributedDataParallel(
+                objective, device_ids=places, broadcast_buffers=False, find_unused_parameters=unused
+            )
         return Spread(objective, objective, copied, sharded=False)
     if processes.scaler is not None:
         raise BadConfig("precision='fp16' with shard: its scale is not kept over shards here; use 'bf16'")

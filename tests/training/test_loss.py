@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from openflorence.contract.locations import BINS
 from openflorence.data.mixture import IGNORED, Batch, Pairs, collate
 from openflorence.data.world import draw_scene
+from openflorence.errors import BadConfig
 from openflorence.model.checkpoint import rename_to_ours
+from openflorence.model.davit import DualBlock
+from openflorence.model.florence import Network
 from openflorence.model.images import to_pixels
 from openflorence.model.tokenizer import Text
-from openflorence.training.train import location_blur, pairs_logits, sequence_loss, token_losses
+from openflorence.training.objectives import SequenceObjective, location_blur, pairs_logits, token_losses
 
 SCENES = [scene_with_sign(), draw_scene(1, WORLD)]
 PIXELS = torch.stack([to_pixels(Image.fromarray(scene.image), SIDE_PX) for scene in SCENES])
@@ -26,8 +29,11 @@ def batch_of(asked: list, text: Text | None = None, buckets: int = 1) -> Batch:
     return Batch(PIXELS, collate(asked, text or world_text(), buckets))
 
 
-def plain_loss(network: nn.Module, batch: Batch) -> Tensor:
-    return sequence_loss(network, None, world_text().first_location)(batch, 0)["loss"]
+def plain_loss(network: Network, batch: Batch) -> Tensor:
+    """What a step of this batch alone would minimise."""
+    parts = SequenceObjective(network)(batch)
+    assert parts["units"] == tokens_of(batch)
+    return parts["loss"] / parts["units"]
 
 
 def tokens_of(batch: Batch) -> int:
@@ -183,20 +189,64 @@ def test_targets_that_share_an_encoding_give_the_gradient_of_separate_passes():
 
 def test_the_log_names_every_task_with_its_own_mean():
     network = tiny_network()
-    loss = sequence_loss(network, None, world_text().first_location)
-    parts = loss(batch_of(ASKED, buckets=2), 0)
-    assert set(parts) == {"loss"} | {example.task.name for _, example in ASKED}
+    objective = SequenceObjective(network)
+    parts = objective(batch_of(ASKED, buckets=2))
+    assert set(parts) == {"loss", "units"} | {example.task.name for _, example in ASKED}
     for name in ("detect", "read_region"):
-        alone = [loss(batch_of([pair]), 0)["loss"].item() for pair in ASKED if pair[1].task.name == name]
+        alone = [plain_loss(network, batch_of([pair])).item() for pair in ASKED if pair[1].task.name == name]
         assert parts[name].item() == pytest.approx(sum(alone) / len(alone), rel=1e-5)
         assert not parts[name].requires_grad
 
 
 def test_a_batch_without_targets_is_a_step_with_gradients_of_zero():
     network = tiny_network()
-    loss = sequence_loss(network, None, world_text().first_location)(Batch(PIXELS, ()), 0)["loss"]
-    assert loss.item() == 0
-    assert all((grad == 0).all() for grad in gradients(network, loss).values())
+    parts = SequenceObjective(network)(Batch(PIXELS, ()))
+    assert parts["loss"] == 0
+    assert parts["units"] == 0
+    grads = gradients(network, parts["loss"])  # none is missing: other processes wait for all of them
+    assert all((grad == 0).all() for grad in grads.values())
+
+
+def test_the_blur_of_the_objective_is_that_of_its_locations():
+    network, first = tiny_network(), world_text().first_location
+    batch = batch_of(SHORT)
+    (pairs,) = batch.pairs
+    logits = pairs_logits(network, network.encode_image(PIXELS), pairs)
+    wanted = token_losses(logits, pairs.labels, location_blur(3.0), first).sum()
+    assert SequenceObjective(network, 3.0, first)(batch)["loss"].item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert SequenceObjective(network, 3.0, first).state_dict().keys() == SequenceObjective(network).state_dict().keys()
+    for wrong in ((-1.0, first), (3.0, 0)):
+        with pytest.raises(BadConfig, match="blur_bins="):
+            SequenceObjective(network, *wrong)
+
+
+# ---- less memory, lower precision
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_gradients_of_layers_that_are_run_again_are_those_of_layers_that_are_kept(dropout):
+    found = []
+    for recompute in (False, True):
+        network = tiny_network(dropout=dropout).train()
+        network.seq2seq.recompute = recompute
+        blocks = [part for part in network.modules() if isinstance(part, DualBlock)]
+        assert len(blocks) == 4
+        for block in blocks:
+            block.recompute = recompute
+        torch.manual_seed(7)  # the same dropout in both, also when layers are run a second time
+        found.append(gradients(network, plain_loss(network, batch_of(SHORT))))
+    kept, again = found
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+def test_half_precision_is_near_the_loss_of_full_precision():
+    network, batch = tiny_network(), batch_of(ASKED, buckets=2)
+    wanted = plain_loss(network, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = plain_loss(network, batch)
+    assert loss.dtype == torch.float32
+    assert loss.item() != wanted.item()
+    assert loss.item() == pytest.approx(wanted.item(), rel=2**-8)  # bfloat16 keeps 8 bits
 
 
 # ---- the published loss
@@ -207,7 +257,7 @@ def test_loss_and_gradients_are_those_of_transformers(buckets, tmp_path):
     reference = tiny_reference(seed=2)
     checkpoint = ours_from(reference, tmp_path)
     network, text = checkpoint.network, tiny_text()
-    loss = sequence_loss(network, None, text.first_location)(batch_of(SHORT, text, buckets), 0)["loss"]
+    loss = plain_loss(network, batch_of(SHORT, text, buckets))
     pairs = batch_of(SHORT, text).pairs[0]
     assert (pairs.labels == IGNORED).any()
     assert not pairs.prompt_mask.all()

@@ -11,11 +11,11 @@ from tiny import SIDE_PX, WIDTH, WORLD, Same, scene_with_sign, tiny_network, wor
 from torch.nn.functional import one_hot
 
 from openflorence.contract.locations import BINS
-from openflorence.data.mixture import Batch, DrawnMixture, MixtureConfig
+from openflorence.data.mixture import Batch, DrawnSource, Mixture, MixtureConfig
 from openflorence.data.world import Scene, draw_scene
 from openflorence.model.images import to_pixels
 from openflorence.training.tower import NAMES, WEIGHTS, TowerStart, label_cells
-from openflorence.training.train import TrainSettings, location_blur, train
+from openflorence.training.train import TrainSettings, train
 
 GRIDS = [(4, 4), (8, 8), (3, 5)]  # 3 and 5 do not divide 64
 UNASKED = -100
@@ -73,10 +73,13 @@ def batch_of(scenes: list[Scene]) -> Batch:
     return Batch(torch.stack(pixels), (), tuple(scenes))
 
 
+def started() -> TowerStart:
+    return TowerStart(tiny_network(), blur_bins=5.0, first_location=world_text().first_location)
+
+
 def losses_of(scenes: list[Scene]) -> tuple[TowerStart, dict[str, torch.Tensor]]:
-    start = TowerStart(tiny_network())
-    loss = start.loss(location_blur(5.0), world_text().first_location)
-    return start, loss(batch_of(scenes), 0)
+    start = started()
+    return start, start(batch_of(scenes))
 
 
 def emptied(scene: Scene) -> Scene:
@@ -113,15 +116,18 @@ def test_what_no_cell_is_asked_costs_nothing_and_has_no_score():
 
 
 def test_the_total_is_the_weighted_sum_of_the_parts():
-    _, parts = losses_of([scene_with_sign(), *MUTE])
+    scenes = [scene_with_sign(), *MUTE]
+    _, parts = losses_of(scenes)
     total = sum(WEIGHTS[name] * parts[name].item() for name in WEIGHTS)
-    assert parts["loss"].item() == pytest.approx(total, rel=1e-6)
+    assert parts["units"] == len(scenes)
+    assert (parts["loss"] / parts["units"]).item() == pytest.approx(total, rel=1e-6)
+    assert not any(parts[name].requires_grad for name in WEIGHTS)
 
 
 def test_the_scores_of_read_outs_made_by_hand():
     # Cells whose features are the answers, in read-outs that copy; and sides that always say bin 10.
     labels = label_cells([scene_with_sign(), *MUTE], (4, 4))
-    head, locations = TowerStart(tiny_network()).head, torch.eye(BINS, WIDTH)
+    head, locations = started().head, torch.eye(BINS, WIDTH)
     for part in (*head.names.values(), head.sides):
         torch.nn.init.eye_(part.weight)
         torch.nn.init.zeros_(part.bias)
@@ -148,13 +154,13 @@ def test_the_start_reaches_the_tower_and_the_locations():
 
 
 def test_a_few_steps_make_the_loss_smaller(tmp_path):
-    config = MixtureConfig(world=WORLD, side_px=SIDE_PX, images=4, targets=0, keep_scenes=True)
-    batch = DrawnMixture(config, world_text(), 1)[0]
-    start = TowerStart(tiny_network())
-    loss = start.loss(location_blur(5.0), world_text().first_location)
-    before = loss(batch, 0)
+    source = DrawnSource(worlds=(WORLD,), side_px=SIDE_PX)
+    config = MixtureConfig(side_px=SIDE_PX, images=4, targets=0, keep_scenes=True)
+    batch = Mixture([(source, 1.0)], config, world_text(), 1)[0]
+    start = started()
+    before = start(batch)
     settings = TrainSettings(steps=30, peak_rate=3e-3, warmup=5, average=0.0, workers=0)
-    train(start, loss, Same(batch), settings, tmp_path)
-    after = loss(batch, 0)
+    train(start, Same(batch), settings, tmp_path)
+    after = start(batch)
     assert after["loss"] < 0.7 * before["loss"]
     assert after["colour_right"] > before["colour_right"]
