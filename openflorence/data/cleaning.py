@@ -5,6 +5,7 @@ of which nothing is left is an error, before training starts.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -70,7 +71,7 @@ def _sized(record: Record, root: Path, problems: Problems) -> Record | None:
     """Compare with the image itself: None when it is not there, scaled when it has another size."""
     path = Path(record.image)
     path = path if path.is_absolute() else root / path
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         problems.add("image missing", str(path))
         return None
     try:

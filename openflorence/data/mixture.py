@@ -1,10 +1,18 @@
-"""Scenes and their truth -> batches of token ids, seeded: batch number n is the same everywhere, also after a resume.
+"""Sources of annotated images -> seeded batches of token ids: batch n is the same everywhere, also after a resume.
+
+What a batch holds follows from the settings and its number alone, so a run needs no memory of what it has seen. Images
+have numbers, slots, over the whole run; batch n holds the slots from n * images on, whatever worker or rank makes it.
+Slots are dealt to the sources in rounds, in each round exactly as often as they weigh and in a new order; a source
+with an end is gone through in a new order each time.
 
 Axes: B images, P (image, target) pairs, S prompt tokens, T answer tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -16,13 +24,17 @@ from torch.utils.data import Dataset
 
 from openflorence.contract.answers import write_answer
 from openflorence.contract.prompts import fill_sentence
-from openflorence.contract.records import Example
+from openflorence.contract.records import Example, Record
 from openflorence.contract.tasks import FREE_TEXT, TASKS
-from openflorence.data.chance import chance, deal, dice, pick
+from openflorence.data.augment import Augment, augment
+from openflorence.data.budget import fit
+from openflorence.data.chance import chance, deal, dice, pick, shuffled
+from openflorence.data.problems import Problems
+from openflorence.data.targets import Policy, pose, tasks_of
 from openflorence.data.truth import ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
-from openflorence.errors import BadConfig
-from openflorence.model.images import to_pixels
+from openflorence.errors import BadConfig, BadImage, BadRecord
+from openflorence.model.images import read_image, to_pixels
 from openflorence.model.tokenizer import BASE_TOKENS, Text
 
 IGNORED = -100  # a label that is not in the loss: padding
@@ -50,7 +62,9 @@ TASK_WEIGHTS: dict[str, float] = {
     "read_region": 0.6,
     "answer": 0.9,
 }
-_NAMES = tuple(task.name for task in (*TASKS, FREE_TEXT))
+TASK_NAMES = tuple(task.name for task in (*TASKS, FREE_TEXT))
+_ROUND = 240  # slots in which every source gets exactly its share; its many divisors keep small shares exact
+_WITHOUT_INPUT = {task.name for task in TASKS if task.input == "none"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,17 @@ class Pairs:
     labels: Int[Tensor, "P T"]  # <s> answer </s>, then IGNORED
     tasks: tuple[str, ...]  # plain task name of each pair
 
+    def to(self, device: torch.device | str) -> "Pairs":
+        """Give the same pairs on another device."""
+        return Pairs(
+            image_rows=self.image_rows.to(device),
+            prompt_ids=self.prompt_ids.to(device),
+            prompt_mask=self.prompt_mask.to(device),
+            decoder_ids=self.decoder_ids.to(device),
+            labels=self.labels.to(device),
+            tasks=self.tasks,
+        )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -72,72 +97,291 @@ class Batch:
     pixels: Float[Tensor, "B 3 H W"]
     pairs: tuple[Pairs, ...]
     scenes: tuple[Scene, ...] = ()
+    problems: Problems = field(default_factory=Problems)  # met while the batch was made
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Give the same batch on another device."""
+        return replace(self, pixels=self.pixels.to(device), pairs=tuple(pairs.to(device) for pairs in self.pairs))
+
+
+# ---- sources
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and what is asked about it."""
+
+    image: Image.Image  # upright RGB
+    examples: list[Example]
+    scene: Scene | None = None  # a drawn one
+    record: Record | None = None  # or what is known about the image, after it was changed
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Annotated images by number."""
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+
+    @property
+    def size(self) -> int:
+        """Images of one pass; 0 when there is no end."""
+
+    def item(self, place: int, targets: int, rng: np.random.Generator, problems: Problems) -> Item:
+        """Give the image of a place and up to `targets` examples about it.
+
+        raises    BadImage when its file cannot be read.
+        """
+
+
+def weigh_tasks(weights: Mapping[str, float]) -> dict[str, int]:
+    """Turn task weights into whole numbers for dealing, in the order of the task table; tasks of weight 0 are left out.
+
+    raises    BadConfig for a name that is no task, a weight below 0, or no weight above it.
+    """
+    unknown = sorted(set(weights) - set(TASK_NAMES))
+    if unknown or not any(weight > 0 for weight in weights.values()):
+        raise BadConfig(f"task weights name {unknown or 'nothing'}; give a weight above 0 to {', '.join(TASK_NAMES)}")
+    if min(weights.values()) < 0:
+        raise BadConfig(f"task weights {dict(weights)}: none may be below 0")
+    return {name: max(1, round(1000 * weights[name])) for name in TASK_NAMES if weights.get(name, 0.0) > 0}
+
+
+def choose_tasks(weights: Mapping[str, int], targets: int, rng: np.random.Generator) -> list[str]:
+    """Choose the tasks of one image: different ones first, then those again that can ask for something else.
+
+    weights   as weigh_tasks gives them.
+    """
+    names, left = list(weights), targets
+    chosen: list[str] = []
+    while left > 0 and names:
+        dealt = deal(rng, [weights[name] for name in names], min(left, len(names)))
+        chosen += [names[place] for place in dealt]
+        left -= len(dealt)
+        names = [name for name in names if name not in _WITHOUT_INPUT]
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnSource:
+    """Freshly drawn scenes without end; a place is a seed, counted from FIRST_TRAINING_SEED."""
+
+    name: str = "drawn"
+    size: int = 0
+    worlds: tuple[WorldConfig, ...] = (WorldConfig(),)  # each scene is drawn from one of them, all alike often
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))  # task name -> how often
+    side_px: int = 128  # short side of the pictures; the worlds' own is not used
+    large_share: float = 0.15  # share of scenes painted at twice the side and resized, as photographs are
+    first: int = 0  # places start here; runs that should not meet start far apart
+
+    def __post_init__(self) -> None:
+        weigh_tasks(self.weights)
+        if not 0 <= self.large_share <= 1:
+            raise BadConfig(f"large_share {self.large_share}: a share is from 0 to 1")
+
+    def item(self, place: int, targets: int, rng: np.random.Generator, problems: Problems) -> Item:
+        """Draw the scene of a place and pose `targets` tasks, fewer where the scene cannot pose some."""
+        side_px = self.side_px * (2 if chance(rng, self.large_share) else 1)
+        world = replace(pick(rng, self.worlds), side_px=side_px)
+        scene = draw_scene(FIRST_TRAINING_SEED + self.first + place, world)
+        posed = (ask(scene, task, rng) for task in choose_tasks(weigh_tasks(self.weights), targets, rng))
+        return Item(Image.fromarray(scene.image), _different(posed), scene)
+
+
+class RecordSource:
+    """Records of a data set, gone through again and again; images are read when they are asked for.
+
+    raises    BadRecord when no record can pose any of the tasks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        records: Sequence[Record],
+        root: Path,
+        weights: Mapping[str, float] | None = None,
+        policy: Policy = Policy(),  # noqa: B008 - frozen, so it can be shared
+        change: Augment | None = None,
+    ) -> None:
+        """Keep the records that can pose a task.
+
+        records  cleaned, see data/cleaning.py.
+        root     folder that relative image paths start at.
+        weights  task name -> how often; TASK_WEIGHTS by default. Tasks that a record cannot pose are not asked of it.
+        policy   order of regions and choice of notes.
+        change   augmentation; None shows images as they are.
+        """
+        self.name, self.root, self.policy, self.change = name, root, policy, change
+        self.weights = weigh_tasks(TASK_WEIGHTS if weights is None else weights)
+        self.records = [record for record in records if set(tasks_of(record)) & set(self.weights)]
+        if not self.records:
+            can = sorted({task for record in records for task in tasks_of(record)})
+            raise BadRecord(
+                f"{name}: none of {len(records)} images can be asked {', '.join(self.weights)}; "
+                f"they can be asked {', '.join(can) or 'nothing'}"
+            )
+
+    @property
+    def size(self) -> int:
+        """Images of one pass."""
+        return len(self.records)
+
+    def item(self, place: int, targets: int, rng: np.random.Generator, problems: Problems) -> Item:
+        """Read the image of a place, change it with its regions, and pose up to `targets` tasks, each only once."""
+        record = self.records[place]
+        path = Path(record.image)
+        image = read_image(path if path.is_absolute() else self.root / path)
+        if self.change is not None:
+            image, record = augment(image, record, rng, self.change)
+        can = set(tasks_of(record))
+        weights = {name: weight for name, weight in self.weights.items() if name in can}
+        posed = (pose(record, task, rng, self.policy) for task in choose_tasks(weights, targets, rng))
+        return Item(image, _different(posed), record=record)
+
+
+def _different(posed: Iterable[Example | None]) -> list[Example]:
+    """Leave out what could not be posed, and what was asked before."""
+    found = {(example.task.name, example.answer.input): example for example in posed if example is not None}
+    return list(found.values())
+
+
+# ---- the mixture
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """What a batch of drawn scenes is made of."""
+    """What a batch is made of."""
 
-    worlds: tuple[WorldConfig, ...] = (WorldConfig(),)  # each scene is drawn from one of them, all alike often
-    side_px: int = 128  # side of the network's input; the world's own side_px is not used
+    side_px: int = 128  # side of the network's input
     images: int = 24  # B, images a batch
-    targets: int = 4  # different tasks asked per image, on one encoding; 0 for batches of scenes alone
-    keep_scenes: bool = False  # put the scenes into the batch, for losses on their exact truth
+    targets: int = 4  # K, things asked per image, on one encoding; 0 for batches of images alone
     buckets: int = 2  # groups of similar answer length that a batch is cut into, to save padding
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))  # task name -> how often
-    large_share: float = 0.15  # share of scenes painted at twice the side and resized, as photographs are
+    longest_answer: int = 1024  # tokens, <s> and </s> included; see data/budget.py for what does not fit
+    longest_prompt: int = 1024  # tokens; a longer question is left out
+    keep_scenes: bool = False  # put drawn scenes into the batch, for losses on their exact truth
     seed: int = 0
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.weights) - set(_NAMES))
-        if unknown or not any(weight > 0 for weight in self.weights.values()):
-            raise BadConfig(f"task weights name {unknown or 'nothing'}; give a weight above 0 to {', '.join(_NAMES)}")
-        if min(self.images, self.buckets) < 1 or min(self.targets, self.seed, *self.weights.values()) < 0:
+        if min(self.images, self.buckets, self.side_px) < 1 or min(self.targets, self.seed) < 0:
             raise BadConfig(
-                f"images={self.images}, buckets={self.buckets}, targets={self.targets}, seed={self.seed}, weights "
-                f"{dict(self.weights)}: allowed are at least 1 image and bucket, and nothing below 0"
+                f"side_px={self.side_px}, images={self.images}, buckets={self.buckets}, targets={self.targets}, "
+                f"seed={self.seed}: allowed are at least 1 pixel, image and bucket, and nothing below 0"
             )
-        if not 0 <= self.large_share <= 1:
-            raise BadConfig(f"large_share {self.large_share}: a share is from 0 to 1")
+        if min(self.longest_answer, self.longest_prompt) < 4:
+            raise BadConfig(
+                f"longest_answer={self.longest_answer}, longest_prompt={self.longest_prompt}: give 4 tokens or more"
+            )
 
 
-class DrawnMixture(Dataset[Batch]):
-    """Batches of freshly drawn scenes; item n depends on the config and on n alone."""
+class Mixture(Dataset[Batch]):
+    """Batches of a weighted mixture; item n depends on the settings and on n alone."""
 
-    def __init__(self, config: MixtureConfig, text: Text, steps: int) -> None:
-        self.config, self.text, self.steps = config, text, steps
-        names = [name for name in _NAMES if config.weights.get(name, 0.0) > 0]
-        self.names = names
-        self.weights = [max(1, round(1000 * config.weights[name])) for name in names]
+    def __init__(
+        self, sources: Sequence[tuple[Source, float]], config: MixtureConfig, text: Text, batches: int
+    ) -> None:
+        """Mix sources by weight.
+
+        sources  each with its share of the images; shares need not sum to one.
+        batches  what len() says; any number has a batch.
+        raises   BadConfig for no source, a share below 0, or one so small that it would never come.
+        """
+        self.sources = [source for source, _ in sources]
+        self.config, self.text, self.batches = config, text, batches
+        self.counts = share_out([share for _, share in sources], _ROUND)
+        for source, (_, share), count in zip(self.sources, sources, self.counts, strict=True):
+            if share > 0 and count == 0:
+                raise BadConfig(f"source {source.name!r} has a share below 1 in {_ROUND}: raise it, or leave it out")
 
     def __len__(self) -> int:
-        return self.steps
+        return self.batches
 
-    def __getitem__(self, step: int) -> Batch:
-        """Draw the batch of a step. Any step has one; `steps` only says how many a loader takes by itself."""
+    def __getitem__(self, number: int) -> Batch:
+        """Make one batch. Any number has one; `batches` only says how many a loader takes by itself."""
         cv2.setNumThreads(1)  # the worker shares its cores with the network
-        config = self.config
-        rng = dice([config.seed, step])
-        first = FIRST_TRAINING_SEED + config.seed * 1_000_000_000 + step * config.images
-        scenes, pixels, pairs = [], [], []
+        config, problems = self.config, Problems()
+        pixels, scenes, pairs = [], [], []
         for row in range(config.images):
-            scene = self._draw(first + row, rng)
-            scenes.append(scene)
-            pixels.append(to_pixels(Image.fromarray(scene.image), config.side_px))
-            pairs += [(row, example) for example in self._pose(scene, rng)]
-        return Batch(
-            torch.stack(pixels), collate(pairs, self.text, config.buckets), tuple(scenes) if config.keep_scenes else ()
-        )
+            item = self._take(number * config.images + row, problems)
+            pixels.append(to_pixels(item.image, config.side_px))
+            pairs += [(row, example) for example in item.examples]
+            scenes += [item.scene] if item.scene is not None and config.keep_scenes else []
+        return Batch(torch.stack(pixels), collate(pairs, self.text, config.buckets), tuple(scenes), problems)
 
-    def _draw(self, seed: int, rng: np.random.Generator) -> Scene:
-        side_px = self.config.side_px * (2 if chance(rng, self.config.large_share) else 1)
-        return draw_scene(seed, replace(pick(rng, self.config.worlds), side_px=side_px))
+    def _take(self, slot: int, problems: Problems) -> Item:
+        """Give the item of a slot; where its image cannot be read, the next one of its source that can be."""
+        which, index = slot_of(slot, self.counts, self.config.seed)
+        source = self.sources[which]
+        rng = dice([self.config.seed, slot])
+        for step in range(max(source.size, 1)):
+            place = _place(index, source.size, (self.config.seed, which))
+            place = (place + step) % source.size if source.size else place
+            try:
+                item = source.item(place, self.config.targets, rng, problems)
+            except BadImage as error:
+                problems.add("image not readable", str(error))
+                continue
+            return replace(item, examples=self._fitting(item, problems))
+        raise BadRecord(f"{source.name}: none of its {source.size} images can be read. What was seen:\n{problems}")
 
-    def _pose(self, scene: Scene, rng: np.random.Generator) -> list[Example]:
-        """Pose `targets` different tasks, fewer where the scene cannot pose some."""
-        count = min(self.config.targets, len(self.names))
-        posed = (ask(scene, self.names[place], rng) for place in deal(rng, self.weights, count))
-        return [example for example in posed if example is not None]
+    def _fitting(self, item: Item, problems: Problems) -> list[Example]:
+        """Keep what can be taught of an item's examples; scenes are small, and written by the same rules as read."""
+        if item.record is None:
+            return item.examples
+        answer, prompt = self.config.longest_answer, self.config.longest_prompt
+        found: list[Example] = []
+        for example in item.examples:
+            found += fit(example, item.record, answer, self._count, problems, prompt)
+        return found
+
+    def _count(self, words: str) -> int:
+        return len(self.text.encode(words))
+
+
+def share_out(shares: Sequence[float], slots: int) -> tuple[int, ...]:
+    """Share out slots by weight: whole numbers that sum to `slots`, the largest remainders rounded up.
+
+    raises    BadConfig for no share above 0, or one below.
+    """
+    if not shares or min(shares) < 0 or sum(shares) <= 0:
+        raise BadConfig(f"shares {list(shares)}: give at least one above 0, and none below")
+    exact = [share * slots / sum(shares) for share in shares]
+    counts = [int(part) for part in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda place: counts[place] - exact[place])
+    for place in by_remainder[: slots - sum(counts)]:
+        counts[place] += 1
+    return tuple(counts)
+
+
+def slot_of(slot: int, counts: tuple[int, ...], seed: int) -> tuple[int, int]:
+    """Say which source a slot belongs to, and how many slots that source had before it."""
+    round_, place = divmod(slot, sum(counts))
+    order = _dealt(round_, counts, seed)
+    which = order[place]
+    return which, round_ * counts[which] + order[:place].count(which)
+
+
+@lru_cache(maxsize=4)
+def _dealt(round_: int, counts: tuple[int, ...], seed: int) -> list[int]:
+    """The sources of one round in their order."""
+    return shuffled(dice([seed, round_, 1]), [which for which, count in enumerate(counts) for _ in range(count)])
+
+
+def _place(index: int, size: int, seed: tuple[int, int]) -> int:
+    """Say which image of a source has the number `index` when it is gone through again and again, reshuffled."""
+    if size == 0:
+        return index
+    pass_, place = divmod(index, size)
+    return _order(size, (*seed, pass_))[place]
+
+
+@lru_cache(maxsize=16)
+def _order(size: int, seed: tuple[int, ...]) -> list[int]:
+    return shuffled(dice([*seed, 2]), range(size))
+
+
+# ---- padding
 
 
 def spell_example(example: Example, text: Text) -> tuple[list[int], list[int]]:

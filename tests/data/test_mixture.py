@@ -1,10 +1,12 @@
 """Batches: the same everywhere, every target as it was written, no padding and no bin 1000 anywhere."""
 
+import json
 import re
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import chain
 from math import floor
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,31 +16,44 @@ from torch.utils.data import DataLoader
 
 from openflorence.contract.answers import read_answer
 from openflorence.contract.locations import BINS, spell
-from openflorence.contract.records import Example
+from openflorence.contract.records import Example, Record, TextNote, record_from_row
 from openflorence.contract.regions import Answer, Box, Point, Region
 from openflorence.data import mixture
+from openflorence.data.album import RECORDS_FILE, write_scenes
 from openflorence.data.mixture import (
     FIRST_TRAINING_SEED,
     IGNORED,
     TASK_WEIGHTS,
     Batch,
-    DrawnMixture,
+    DrawnSource,
+    Mixture,
     MixtureConfig,
     Pairs,
+    RecordSource,
     collate,
+    share_out,
+    slot_of,
     spell_example,
 )
 from openflorence.data.world import draw_scene
-from openflorence.errors import BadConfig
+from openflorence.errors import BadConfig, BadRecord
 
 BOS, PAD, EOS = 0, 1, 2  # published ids
 SCENES = [draw_scene(seed, replace(WORLD, sign_share=0.5)) for seed in range(100)]
 POSED = [(scene, example) for scene in SCENES for example in drawn_examples(scene)]
-CONFIG = MixtureConfig(world=WORLD, side_px=SIDE_PX, images=4, targets=5, seed=3)
+SOURCE = DrawnSource(worlds=(WORLD,), side_px=SIDE_PX)
+CONFIG = MixtureConfig(side_px=SIDE_PX, images=4, targets=5, seed=3)
+
+
+def drawn_mixture(**changes: object) -> Mixture:
+    """Drawn scenes alone; each change goes to the source or to the mixture, whichever knows it."""
+    of_source = {name: value for name, value in changes.items() if name in {field.name for field in fields(SOURCE)}}
+    of_config = {name: value for name, value in changes.items() if name not in of_source}
+    return Mixture([(replace(SOURCE, **of_source), 1.0)], replace(CONFIG, **of_config), world_text(), batches=10)
 
 
 def drawn(step: int, **changes: object) -> Batch:
-    return DrawnMixture(replace(CONFIG, **changes), world_text(), steps=10)[step]
+    return drawn_mixture(**changes)[step]
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:
@@ -169,7 +184,7 @@ def test_the_far_edge_is_bin_999_in_every_form(name, box):
 
 
 def test_a_batch_depends_on_the_config_and_the_step_alone():
-    mixtures = [DrawnMixture(CONFIG, world_text(), steps=10) for _ in range(2)]
+    mixtures = [drawn_mixture() for _ in range(2)]
     forwards, backwards = [mixtures[0][step] for step in range(3)], [mixtures[1][step] for step in (2, 1, 0)]
     assert all(same(one, other) for one, other in zip(forwards, reversed(backwards), strict=True))
     assert not same(forwards[0], forwards[1])
@@ -191,7 +206,7 @@ def test_every_step_asks_by_its_own_chance():
 
 
 def test_a_worker_draws_the_same_batch():
-    mixture_ = DrawnMixture(CONFIG, world_text(), steps=3)
+    mixture_ = drawn_mixture()
     loader = DataLoader(mixture_, batch_size=None, sampler=range(3), num_workers=1)
     for step, batch in enumerate(loader):
         assert same(batch, mixture_[step])
@@ -224,9 +239,9 @@ def test_training_never_draws_a_scene_of_the_evaluation(monkeypatch):
         return draw_scene(seed, config)
 
     monkeypatch.setattr(mixture, "draw_scene", record)
-    for seed in (0, 1):
+    for first in (0, 1000):
         for step in range(3):
-            drawn(step, seed=seed, targets=0)
+            drawn(step, first=first, targets=0)
     assert min(seeds) == FIRST_TRAINING_SEED
     assert len(set(seeds)) == len(seeds) == 2 * 3 * CONFIG.images  # and none twice
 
@@ -254,6 +269,95 @@ def test_buckets_hold_the_same_targets_with_less_padding():
     assert sum(pairs.labels.numel() for pairs in three.pairs) < one.pairs[0].labels.numel()
 
 
+# ---- several sources
+
+
+def dataset(folder: Path, count: int, first: int = 0) -> RecordSource:
+    """Scenes on disk, as any data set is."""
+    write_scenes(count, folder, first, replace(WORLD, sign_share=0.0))
+    rows = (json.loads(line) for line in (folder / RECORDS_FILE).read_text("utf-8").splitlines())
+    return RecordSource(folder.name, [record_from_row(row) for row in rows], folder, {"detect": 1.0, "caption": 1.0})
+
+
+def test_slots_are_shared_out_by_weight_to_the_slot():
+    # By hand: 7 slots in the ratio 2:1:1 are 3.5, 1.75, 1.75; two are left over and go to the two larger remainders.
+    assert share_out([2.0, 1.0, 1.0], 7) == (3, 2, 2)
+    assert share_out([1.0, 0.0], 5) == (5, 0)
+    with pytest.raises(BadConfig, match="above 0"):
+        share_out([0.0], 5)
+
+
+def test_every_slot_of_a_source_is_counted_once():
+    counts = (3, 2, 1)
+    dealt = [slot_of(slot, counts, seed=5) for slot in range(4 * 6)]
+    for which, count in enumerate(counts):
+        assert [index for source, index in dealt if source == which] == list(range(4 * count))
+    assert [source for source, _ in dealt[:6]] != [source for source, _ in dealt[6:12]]  # each round its own order
+
+
+def test_a_data_set_is_gone_through_before_it_comes_again(tmp_path, monkeypatch):
+    source = dataset(tmp_path / "data", 6)
+    places = []
+    plain = RecordSource.item
+
+    def noted(self, place, targets, rng, problems):
+        places.append(place)
+        return plain(self, place, targets, rng, problems)
+
+    monkeypatch.setattr(RecordSource, "item", noted)
+    mixed = Mixture([(source, 1.0)], replace(CONFIG, images=3), world_text(), batches=4)
+    for number in range(4):
+        mixed[number]
+    assert sorted(places[:6]) == sorted(places[6:]) == list(range(6))
+    assert places[:6] != places[6:]
+
+
+def test_two_ranks_make_the_images_of_one_that_takes_twice_as_many(tmp_path):
+    sources = [(dataset(tmp_path / "data", 5), 1.0), (SOURCE, 2.0)]
+    one = Mixture(sources, replace(CONFIG, images=8), world_text(), batches=2)
+    halves = Mixture(sources, replace(CONFIG, images=4), world_text(), batches=4)
+    for number in range(2):
+        both = torch.cat([halves[2 * number].pixels, halves[2 * number + 1].pixels])
+        assert torch.equal(one[number].pixels, both)
+
+
+def test_an_image_that_cannot_be_read_is_counted_and_another_one_comes(tmp_path):
+    source = dataset(tmp_path / "data", 4)
+    (tmp_path / "data" / "000002.png").write_bytes(b"no picture")
+    mixed = Mixture([(source, 1.0)], replace(CONFIG, images=4), world_text(), batches=1)
+    batch = mixed[0]
+    assert len(batch.pixels) == 4
+    assert batch.problems.counts == {"image not readable": 1}
+    assert "000002.png" in batch.problems.examples["image not readable"][0]
+
+
+def test_a_data_set_without_a_readable_image_says_so(tmp_path):
+    source = dataset(tmp_path / "data", 2)
+    for picture in (tmp_path / "data").glob("*.png"):
+        picture.unlink()
+    with pytest.raises(BadRecord, match="none of its 2 images can be read"):
+        Mixture([(source, 1.0)], CONFIG, world_text(), batches=1)[0]
+
+
+def test_a_data_set_that_cannot_be_asked_is_refused(tmp_path):
+    records = [Record(image="a.png", image_wh=(4, 4), texts=(TextNote(text="a cat"),))]
+    with pytest.raises(BadRecord, match="none of 1 images can be asked detect; they can be asked caption"):
+        RecordSource("cats", records, tmp_path, {"detect": 1.0})
+
+
+def test_a_task_with_input_is_asked_again_about_something_else(tmp_path):
+    source = dataset(tmp_path / "data", 3)
+    boxes = RecordSource("boxes", source.records, source.root, {"classify_region": 1.0})
+    batch = Mixture([(boxes, 1.0)], replace(CONFIG, images=3, targets=8), world_text(), batches=1)[0]
+    prompts = Counter(
+        (row, tuple(ids))
+        for pairs in batch.pairs
+        for row, ids in zip(pairs.image_rows.tolist(), pairs.prompt_ids.tolist(), strict=True)
+    )
+    assert set(prompts.values()) == {1}
+    assert len(prompts) > 3
+
+
 # ---- weights
 
 
@@ -271,7 +375,7 @@ def test_tasks_come_as_often_as_they_weigh():
     assert abs(met["caption"] - 150) < 25
 
 
-def test_more_targets_than_tasks_asks_each_task_once():
+def test_more_targets_than_tasks_asks_a_task_without_input_once():
     assert asked(drawn(0, weights={"caption": 1.0, "detect": 0.1}, targets=9, images=1)) in (
         ["caption", "detect"],
         ["detect", "caption"],
@@ -280,7 +384,7 @@ def test_more_targets_than_tasks_asks_each_task_once():
 
 def test_a_batch_in_which_nothing_can_be_asked_has_no_pairs():
     mute = replace(WORLD, sign_share=0.0)
-    assert drawn(0, weights={"read_region": 1.0}, world=mute).pairs == ()
+    assert drawn(0, weights={"read_region": 1.0}, worlds=(mute,)).pairs == ()
 
 
 @pytest.mark.parametrize(
@@ -295,8 +399,9 @@ def test_a_batch_in_which_nothing_can_be_asked_has_no_pairs():
         ({"targets": -1}, "targets=-1"),
         ({"seed": -1}, "seed=-1"),
         ({"large_share": 1.5}, "from 0 to 1"),
+        ({"longest_answer": 3}, "longest_answer=3"),
     ],
 )
 def test_a_mixture_that_cannot_be_drawn_is_refused(changes, message):
     with pytest.raises(BadConfig, match=message):
-        replace(CONFIG, **changes)
+        drawn_mixture(**changes)
