@@ -32,7 +32,7 @@ SPLIT_WORDS = {  # of file and folder names -> the part they name
 }
 _LOOKED_AT = 50  # files of one kind in one folder; where there are more they are all of one format
 _GLANCE_BYTES = 1 << 18  # of the beginning and of the end of a file
-
+_REFER, _VQA = {"tokens_positive", "ref_id"}, {"questions", "question_id"}  # keys of files much like COCO's
 
 Read = Callable[[Problems], Iterator[Record]]
 
@@ -108,6 +108,11 @@ def _files(paths: Iterable[Path], seen: Seen, read: Callable[..., Iterator[Recor
     return [(split_of(path, root), Part(path, partial(read, path), path.parent)) for path in paths]
 
 
+def _own_split(folder: Path, seen: Seen) -> str:
+    """The part a folder names; what the data set itself is called says nothing."""
+    return "" if folder == seen.path else split_of(folder, folder.parent)
+
+
 def find_coco(seen: Seen) -> Found:
     """Give the COCO files, the captions of a part together with its objects.
 
@@ -118,8 +123,8 @@ def find_coco(seen: Seen) -> Found:
     groups: dict[str, list[Path]] = {}
     for path, keys in seen.keys.items():
         is_coco = keys & {"images", "file_name"} and keys & {"annotations", "image_id"} and path.suffix == ".json"
-        is_refer = "tokens_positive" in keys or (path.name == "instances.json" and any(path.parent.glob("refs*")))
-        if is_coco and not is_refer and not keys & {"question_id", "questions"}:
+        is_refer = keys & _REFER or (path.name == "instances.json" and any(path.parent.glob("refs*")))
+        if is_coco and not is_refer and not keys & _VQA:
             groups.setdefault(split_of(path, seen.path if seen.path.is_dir() else path.parent), []).append(path)
     for split, paths in groups.items():
         captions = [
@@ -174,15 +179,15 @@ def find_voc(seen: Seen) -> Found:
     found: Found = []
     for folder in seen.folders:
         apart = folder / "Annotations"
-        # Flickr30k Entities has such a folder too. What the folder itself has is not looked for in those within.
-        if (folder / "Sentences").is_dir() or not _has_voc(apart if apart.is_dir() else folder):
+        is_flickr = any((place / "Sentences").is_dir() for place in (folder, folder.parent))  # has Annotations/ too
+        if is_flickr or not _has_voc(apart if apart.is_dir() else folder):
             continue
         lists = [name for name in voc_parts(folder) if name in SPLITS]
         found += [(name, Part(folder, partial(read_voc, folder, split=name), folder)) for name in lists]
         if not lists:
-            found.append((split_of(folder, folder.parent), Part(folder, partial(read_voc, folder), folder)))
+            found.append((_own_split(folder, seen), Part(folder, partial(read_voc, folder), folder)))
         if folder == seen.path:
-            break
+            break  # Annotations/ is one of the folders in it
     return found
 
 
@@ -255,7 +260,7 @@ def find_icdar(seen: Seen) -> Found:
     for folder in seen.folders:
         first = next(iter(sorted(folder.glob("gt_*.txt"))), None)
         if first is not None and corners.match(first.read_bytes()):
-            found.append((split_of(folder, folder.parent), Part(folder, partial(read_icdar, folder), folder)))
+            found.append((_own_split(folder, seen), Part(folder, partial(read_icdar, folder), folder)))
     return found
 
 
@@ -270,5 +275,5 @@ def find_funsd(seen: Seen) -> Found:
     for folder in seen.folders:
         first = next(iter(sorted((folder / "annotations").glob("*.json"))), None)
         if first is not None and keys_of(first) >= {"form", "box", "words"}:
-            found.append((split_of(folder, folder.parent), Part(folder, partial(read_funsd, folder), folder)))
+            found.append((_own_split(folder, seen), Part(folder, partial(read_funsd, folder), folder)))
     return found

@@ -101,8 +101,8 @@ def open_dataset(path: str | Path, split: str, format: str | None, problems: Pro
     """Open one part of a data set, in any format of FORMATS.
 
     Where there is no val part, it is a tenth of the train part, or of the only one, and train is the rest: an image
-    goes by a hash of its path from `root`, so that adding images moves no other. If that leaves val without an image,
-    it has the one that is next. Problems of such a shared file are reported with train alone.
+    goes by a hash of its path from `root`, so that adding images moves no other. If that leaves a part without any, it
+    has the one that is nearest. Problems of such a shared file are reported with train alone.
 
     Images are looked for where the annotations say, in the folders of their part (train, train2017, images/train), in
     images/ and in the folder of the data set; by their bare name, if their stated path leads nowhere.
@@ -181,26 +181,33 @@ def hold_out(records: Iterable[Record], split: str) -> Iterator[Record]:
     """Give the records of one part, where train and val share a file; open_dataset says the rule.
 
     split     "val" for the images held out, "train" for the others.
-    promise   every record is in one part, all of an image are in the same, and val has one where there are two images.
+    promise   every record is in one part, all of an image are in the same, and of two images each part has one.
     """
-    waiting: list[Record] = []  # those of the image that is held out if no other is
-    least, any_held, any_other = 2.0, False, False
+    waiting: list[Record] = []  # of the image nearest to the other part, while that has none
+    sides: set[str] = set()
+    nearest, several = -2.0, False
     for record in records:
         share = _share(record.image)
-        is_held = share < _HELD_OUT
-        any_held |= is_held
-        rest: list[Record] = []
-        if any_held:
-            rest, waiting = waiting + ([] if is_held else [record]), []
-        elif share > least:
-            rest = [record]
-        elif share == least:
+        sides.add(_side(share))
+        near = share if _side(share) == "val" else -share
+        sure: list[Record] = []
+        if len(sides) == 2:
+            sure, waiting = [*waiting, record], []
+        elif near > nearest:
+            sure, waiting, nearest = waiting, [record], near
+        elif near == nearest:
             waiting.append(record)
         else:
-            rest, waiting, least = waiting, [record], share
-        any_other |= bool(rest)
-        yield from rest if split == "train" else [record] * is_held
-    yield from waiting if (split == "val") == any_other else []
+            sure = [record]
+        several |= bool(sure)
+        yield from (kept for kept in sure if _side(_share(kept.image)) == split)
+    if waiting:
+        given = "val" if several and sides == {"train"} else "train"  # a single image is learnt from
+        yield from waiting if split == given else []
+
+
+def _side(share: float) -> str:
+    return "val" if share < _HELD_OUT else "train"
 
 
 def _share(image: str) -> float:
@@ -231,6 +238,6 @@ def _place(image: str, root: Path, places: Sequence[Path]) -> str:
     forward = image.replace("\\", "/")
     for name in dict.fromkeys((image, forward, PurePosixPath(forward).name)):
         found = find_image(root, name, places)
-        if found != name or (root / found).is_file():
+        if (root / found).is_file():
             return found
     return image if os.path.isabs(image) else Path(os.path.relpath(places[0] / image, root)).as_posix()

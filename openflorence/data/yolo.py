@@ -236,7 +236,7 @@ def _places(data: Mapping[str, Any], keys: Sequence[str], file: Path) -> Iterato
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str):
             # Roboflow writes ../train/images for what lies in train/images; Ultralytics knows that too.
-            tried = [base / item, *([base / item[3:]] if item.startswith("../") else []), file.parent / item]
+            tried = [base / item, *([base / item[3:]] if item.startswith("../") else [])]
             yield from [place for place in tried if place.exists()][:1]
 
 

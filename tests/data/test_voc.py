@@ -201,10 +201,12 @@ def test_what_was_written_reads_back_exactly(tmp_path):
     assert not problems.counts
 
 
-def test_whole_edges_are_written_in_whole_pixels_from_1(tmp_path):
+def test_edges_are_written_in_pixels_from_1_and_in_no_more_digits_than_they_have(tmp_path):
     write_voc(RECORDS, tmp_path, "train")
     tree = ElementTree.parse(tmp_path / "Annotations" / "b & c.xml").getroot()
-    assert [edge.text for edge in tree.find("object/bndbox")] == ["1", "1", "500", "281"]  # by hand
+    first, second = ([edge.text for edge in box] for box in tree.iter("bndbox"))
+    assert first == ["1", "1", "500", "281"]  # by hand
+    assert second[0] == "1.1"  # of 0.1
     assert tree.findtext("filename") == "b & c.jpg"
     assert [side.text for side in tree.find("size")] == ["500", "281", "3"]
 
