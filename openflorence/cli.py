@@ -33,9 +33,12 @@ from openflorence.contract.prompts import input_of
 from openflorence.contract.regions import Answer, Box
 from openflorence.contract.tasks import Task, find_task
 from openflorence.data.album import write_scenes
+from openflorence.data.problems import Problems
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
-from openflorence.evaluation.benchmarks import as_markdown, evaluate_world, write_world_report
+from openflorence.evaluation.benchmarks import as_markdown, as_row, evaluate_world
+from openflorence.evaluation.figures import write_report
+from openflorence.evaluation.heldout import evaluate_records, open_part
 from openflorence.model.adapter_files import explain_adapter
 from openflorence.model.checkpoint import convert as convert_checkpoint
 from openflorence.model.checkpoint import read_folder
@@ -432,24 +435,40 @@ def train(
 
 @app.command()
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="What to measure on: world.")],
+    benchmark: Annotated[str, typer.Argument(help="What to measure on: world, or data.")],
     model: ModelOption = None,
-    adapter: AdapterOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="Scenes.")] = 500,
+    limit: Annotated[int | None, typer.Option(min=1, help="Scenes, or most images; 500, or all, if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first scene; training draws from 1000000 on.")] = 0,
     beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder or main file of a data set.")] = None,
+    split: Annotated[str, typer.Option(help="Its part: train, val or test.")] = "val",
+    format: Annotated[str | None, typer.Option(help="Its format; told by its files if left out.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", "-t", help="Task; may be repeated. All if left out.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the scores as JSON.")] = None,
 ) -> None:
     """Score a checkpoint on data that it was not trained on."""
-    _one_of("benchmark", benchmark, ("world",))
-    florence = load(model, adapter=adapter)
-    with _progress("scenes", limit, True) as advance:
-        scores = evaluate_world(florence, limit, seed, options=AskOptions(beams=beams), advance=advance)
-    name = f"{model or 'nano'} with {adapter}" if adapter else model or "nano"
-    scores = replace(scores, model=name, date=date.today().isoformat())
-    print(as_markdown(scores))
+    options, name, today = AskOptions(beams=beams), model or "nano", date.today().isoformat()
+    if _one_of("benchmark", benchmark, ("world", "data")) == "world":
+        florence = load(model)
+        with _progress("scenes", limit or 500, True) as advance:
+            world = evaluate_world(florence, limit or 500, seed, task, options, advance=advance)
+        row, table = as_row(world := replace(world, model=name, date=today)), as_markdown(world)
+    else:
+        if data is None:
+            raise BadConfig("evaluate data needs --data: the folder or main file of a data set")
+        part, records = open_part(data, split, format, problems := Problems())
+        if problems.counts:
+            notes.print(str(problems))
+        florence = load(model)
+        with _progress("images", min(limit or len(records), len(records)), True) as advance:
+            held_out = evaluate_records(florence, records, part.root, task, options, limit=limit, advance=advance)
+        held_out = replace(held_out, data=f"{part.name} {part.split}", model=name, date=today)
+        row, table = held_out.as_row(), held_out.as_markdown()
+    print(table)
     if out is not None:
-        write_world_report(scores, out)
+        write_report(row, out)
 
 
 @app.command()

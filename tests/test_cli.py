@@ -470,6 +470,28 @@ def test_evaluate_scores_a_checkpoint(call, answering_folder, tmp_path):
     assert "allowed: world" in call("evaluate", "coco", "--model", answering_folder).err
 
 
+def test_evaluate_scores_a_data_set(call, answering_folder, tmp_path):
+    drawn_picture(1).save(tmp_path / "a.png")
+    box = {"box": [1, 1, 30, 30], "label": "fish"}
+    row = {"image": "a.png", "image_wh": list(drawn_picture(1).size), "regions": [box], "whole": ["objects"]}
+    lines = [json.dumps(row), json.dumps(row | {"image": "gone.png"})]
+    data = tmp_path / "val.jsonl"
+    data.write_text("\n".join(lines))
+    words = ("--model", answering_folder, "--data", data, "--task", "detect", "--task", "<REGION_TO_CATEGORY>")
+    done = call("evaluate", "data", *words, "--beams", 1, "--out", tmp_path / "scores.json")
+    assert done.code == 0, done.err
+    assert "1 x image missing: the image is left out" in done.err
+    assert [line.split("|")[1].strip() for line in done.out.splitlines() if "|" in line][2:4] == [
+        "detect",
+        "classify_region",
+    ]
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["data"], scores["images"], scores["model"]) == ("val val", 1, str(answering_folder))
+    assert scores["tasks"]["detect"]["figures"]["map"]["n"] == 1
+    assert "--data" in call("evaluate", "data", "--model", answering_folder).err
+    assert "is not there" in call("evaluate", "data", "--data", tmp_path / "none", "--model", answering_folder).err
+
+
 def test_a_recipe_runs_with_its_fields_set(call, tmp_path):
     small = asdict(nano.smoke(tmp_path)) | {"threads": 1}
     done = call("train", "nano", *(word for name in small for word in ("--set", f"{name}={small[name]}")))

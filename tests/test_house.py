@@ -56,6 +56,7 @@ FUNCTION_LINES, FILE_LINES, ARGUMENTS = 60, 600, 8
 # What may be larger, and why: "path" for a file, "path:name" for a function.
 LARGER: dict[str, str] = {
     "openflorence/cli.py:run": "a command's options are its arguments",
+    "openflorence/cli.py:evaluate": "a command's options are its arguments",
 }
 
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

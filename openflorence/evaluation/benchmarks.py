@@ -5,7 +5,6 @@ write_world_report(scores, path)                 # one JSON object
 text = as_markdown(scores)                       # the same figures as a table
 """
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +26,15 @@ from openflorence.data.truth import ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.errors import BadConfig
 from openflorence.evaluation.detection import Regions, average_precision
-from openflorence.evaluation.figures import Answerer, Tally, TaskScores, figure_named, plain_tasks, task_table
+from openflorence.evaluation.figures import (
+    Answerer,
+    Tally,
+    TaskScores,
+    figure_named,
+    plain_tasks,
+    task_table,
+    write_report,
+)
 from openflorence.evaluation.metrics import Figure
 from openflorence.evaluation.scoring import score
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request
@@ -130,10 +137,7 @@ def as_row(scores: WorldScores) -> dict[str, Any]:
 
 def write_world_report(scores: WorldScores, path: Path) -> None:
     """Write the scores as one JSON object; a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f"{path.name}.part")
-    half.write_text(json.dumps(as_row(scores), indent=1) + "\n", "utf-8")
-    half.replace(path)
+    write_report(as_row(scores), path)
 
 
 def as_markdown(scores: WorldScores) -> str:

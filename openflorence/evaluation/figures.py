@@ -5,14 +5,17 @@ tally.take(row, example, answer, score)          # one answer about image `row`,
 scores = tally.scores("detect")
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openflorence.contract.regions import Answer
+from openflorence.data.problems import write_text
 from openflorence.errors import OpenFlorenceError
 from openflorence.evaluation.metrics import Figure, Parts, figure_of
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request
@@ -128,3 +131,8 @@ def _task_row(task: TaskScores) -> tuple[str, ...]:
 def percent(share: float | None) -> str:
     """Write a share as a number of percent."""
     return "–" if share is None else f"{100 * share:.1f}"
+
+
+def write_report(row: dict[str, Any], path: Path) -> None:
+    """Write scores as one JSON object; a reader never sees half a file."""
+    write_text(path, json.dumps(row, indent=1) + "\n")

@@ -22,6 +22,9 @@ from openflorence.contract.records import Record
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.shapes import Box
 from openflorence.contract.tasks import FREE_TEXT, TASKS, Task, find_task
+from openflorence.data.cleaning import usable_records
+from openflorence.data.formats import Dataset, open_dataset
+from openflorence.data.problems import Problems
 from openflorence.data.targets import Policy, pose_all
 from openflorence.errors import BadConfig, BadImage, OpenFlorenceError
 from openflorence.evaluation.detection import AveragePrecision, ScoreProtocol, average_precision
@@ -182,6 +185,17 @@ def evaluate_records(
     done = tuple(_complete(one, precision) for one in scored)
     seconds = time.perf_counter() - start
     return HeldOut(len(chosen) - len(skipped), len(skipped), protocol, options, done, precision.categories, seconds)
+
+
+def open_part(data: str | Path, split: str, format: str | None, problems: Problems) -> tuple[Dataset, list[Record]]:
+    """Open one part of a data set and keep what can be asked about, cleaned.
+
+    data, split, format  as `open_dataset` takes them.
+    returns              the part, whose own records are used up, and its usable records.
+    raises               BadRecord when the data set cannot be told, or nothing in this part is usable.
+    """
+    part = open_dataset(data, split, format, problems)
+    return part, usable_records(part.records, part.root, problems, f"{part.name}, {part.split}")
 
 
 def validator(
