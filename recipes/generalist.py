@@ -1,8 +1,9 @@
 """The generalist: one fine-tuned network for all tasks, on the paper's mixture of data sets by name.
 
-    accelerate launch -m openflorence.cli train generalist --set data=DIR --set model=microsoft/Florence-2-base
+    openflorence train generalist --set data=DIR --set model=microsoft/Florence-2-base
 
-hardware   a machine with several GPUs; never run in full here
+hardware   a machine with several GPUs (accelerate launch -m openflorence.cli train generalist ...); never run in full
+           here
 data       DIR holds a folder for each data set of MIXTURE below, in its official layout; those that are there are used,
            those that are not are named
 scores     none of this recipe; what this project trained is in docs/results.md
@@ -14,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from openflorence.data.augment import Augment
 
 from openflorence.data.album import write_scenes
+from openflorence.data.augment import Augment
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadRecord
 from openflorence.experiments.pretrain import Named, Shape, Stage, read_sources, train_stages
@@ -90,7 +91,6 @@ def run(settings: Settings, report: Callable[[str], None] = print) -> Path:
     common = TrainSettings(
         precision=settings.precision,
         recompute=settings.recompute,
-        blur_bins=0.0,
         trackers=tuple(filter(None, settings.trackers.split(","))),
         workers=settings.workers,
         seed=settings.seed,

@@ -14,26 +14,45 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from openflorence.training.objectives import SequenceObjective
 from torch import nn
 
-from openflorence.data.mixture import FIRST_TRAINING_SEED, TASK_WEIGHTS, DrawnSource, Mixture, MixtureConfig
+from openflorence.data.mixture import FIRST_TRAINING_SEED, DrawnSource, Mixture, MixtureConfig
 from openflorence.data.truth import vocabulary_texts
 from openflorence.data.world import WorldConfig
-from openflorence.experiments.pretrain import adopt
 from openflorence.model.checkpoint import save_checkpoint
 from openflorence.model.config import NANO, with_vocab
 from openflorence.model.florence import Network, init_weights
 from openflorence.model.predict import load
 from openflorence.model.tokenizer import Text, train_text
+from openflorence.training.objectives import SequenceObjective
 from openflorence.training.tower import TowerStart
-from openflorence.training.train import TrainSettings, train
+from openflorence.training.train import TrainSettings, place, train
 
 # Short answers that name: the pointing tasks first, and no long runs of locations to drown the words.
 NAMING_WEIGHTS = {"classify_region": 1.0, "describe_region": 1.0, "caption": 1.0, "detect": 1.0, "answer": 0.5}
 
 # One scene in three has a sign, and words are many: without these scenes reading had not begun after 60,000 images.
 READING = WorldConfig(sign_share=1.0, max_signs=4, min_objects=1, max_objects=2)
+
+# How often each task is drawn: outlines and words need more than their even share, names are quick.
+WEIGHTS = {
+    "caption": 1.2,
+    "detailed_caption": 0.5,
+    "more_detailed_caption": 0.4,
+    "detect": 1.2,
+    "dense_caption": 1.2,
+    "propose": 0.2,
+    "read": 0.5,
+    "read_regions": 0.8,
+    "ground": 0.9,
+    "segment": 1.2,
+    "segment_region": 0.8,
+    "find": 0.9,
+    "classify_region": 0.8,
+    "describe_region": 0.8,
+    "read_region": 0.8,
+    "answer": 1.6,
+}
 
 _STAGE_SCENES = 1_000_000_000  # each stage draws scenes of its own
 
@@ -94,7 +113,7 @@ def start_tower(network: Network, text: Text, settings: Settings, report: Report
     objective = TowerStart(network, settings.blur_bins, text.first_location)
     init_head(objective, settings.seed)
     mixture = Mixture([(source, 1.0)], config, text, plan.steps)
-    adopt(objective, train(objective, mixture, plan, settings.out / "tower", report))
+    place(objective, train(objective, mixture, plan, settings.out / "tower", report))
 
 
 def learn_names(network: Network, text: Text, settings: Settings, report: Report) -> None:
@@ -108,7 +127,7 @@ def learn_names(network: Network, text: Text, settings: Settings, report: Report
 def learn_tasks(network: Network, text: Text, settings: Settings, report: Report) -> None:
     """Train every task on whole scenes, none seen before; one scene in three has many signs."""
     worlds = (WorldConfig(), WorldConfig(), replace(READING, max_signs=3, max_objects=4))
-    source = DrawnSource(worlds=worlds, weights=TASK_WEIGHTS, side_px=NANO.side_px, first=_first(settings, 2))
+    source = DrawnSource(worlds=worlds, weights=WEIGHTS, side_px=NANO.side_px, first=_first(settings, 2))
     plan = replace(_plan(settings, settings.task_steps, settings.task_peak), tower_rate=settings.tower_rate)
     _learn(network, text, source, plan, settings, "tasks", report)
 
@@ -135,7 +154,7 @@ def _learn(
     network.requires_grad_(True)  # the stage before may have frozen the tower
     objective = SequenceObjective(network, settings.blur_bins, text.first_location)
     mixture = Mixture([(source, 1.0)], config, text, plan.steps)
-    adopt(objective, train(objective, mixture, plan, settings.out / stage, report))
+    place(objective, train(objective, mixture, plan, settings.out / stage, report))
 
 
 def _plan(settings: Settings, steps: int, peak: float) -> TrainSettings:

@@ -1,9 +1,9 @@
 """Pre-training as the paper describes it: every task, one loss, 384 px first, then a shorter time at 768 px.
 
-    accelerate launch -m openflorence.cli train pretrain --set size=base --set data=DIR=2,OTHER=1 --set tower=FILE
+    openflorence train pretrain --set size=base --set data=DIR=2,OTHER=1 --set tower=FILE
 
-hardware   a cluster: 3.5 billion samples at the paper's batch of 2048 are about 1.7 million steps. Never run in full
-           here; every part of it is run by the tests at the size of a toy
+hardware   a cluster (accelerate launch -m openflorence.cli train pretrain ...): 3.5 billion samples at the paper's
+           batch of 2048 are about 1.7 million steps. Never run in full here; every part of it is run by the tests at the size of a toy
 data       folders in any format of data/formats.py, with their shares of the images
 start      model=M takes a checkpoint; without one the weights are drawn, and tower=FILE puts a started tower in
            (training/masked.py, training/contrast.py). The paper starts from UniCL and BART
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from openflorence.data.augment import Augment
 
 from openflorence.data.album import write_scenes
+from openflorence.data.augment import Augment
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig
 from openflorence.experiments.pretrain import (
@@ -88,7 +88,6 @@ def run(settings: Settings, report: Callable[[str], None] = print) -> Path:
     common = TrainSettings(
         precision=settings.precision,
         recompute=settings.recompute,
-        blur_bins=0.0,
         average=0.0,
         trackers=tuple(filter(None, settings.trackers.split(","))),
         workers=settings.workers,

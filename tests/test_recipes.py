@@ -32,7 +32,7 @@ def _threads_as_before():
 def test_the_sweep_saw_every_recipe():
     files = sorted(path.stem for path in Path(recipes.__file__).parent.glob("*.py") if path.stem != "__init__")
     assert sorted(RECIPES) == files
-    assert len(RECIPES) == 1
+    assert len(RECIPES) == 8  # the issue of training names them
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openflorence.contract.records import Level, Origin, Record, RegionNote, TextNote
 from openflorence.contract.regions import Answer
@@ -29,12 +29,13 @@ from openflorence.data.targets import Order, Policy
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig
 from openflorence.evaluation.heldout import spread, validator
-from openflorence.experiments.pretrain import adopt, set_side
+from openflorence.experiments.pretrain import set_side
 from openflorence.model.checkpoint import save_checkpoint
+from openflorence.model.files import read_file
 from openflorence.model.predict import AskOptions, Florence, Request, load
 from openflorence.training.adapt import HOW, finish, prepare
 from openflorence.training.objectives import SequenceObjective
-from openflorence.training.train import TrainSettings, Validator, train
+from openflorence.training.train import TrainSettings, Validator, place, train
 
 Report = Callable[[str], None]
 _SELF_IMAGES = 500  # images that a checkpoint labels itself for replay: one pass of it, not the whole data set
@@ -135,9 +136,14 @@ def finetune(
             f"the held-out part of {parts.name} has none of {', '.join(headlines)}; it has {_in_words(before)}"
         )
     every = max(1, plan.steps // max(settings.validations, 1))
-    check = Validator(every=every, score=lambda module: score(module.network), headline=headline)
+
+    def score_objective(module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, SequenceObjective)
+        return score(module.network)
+
+    check = Validator(every=every, score=score_objective, headline=headline)
     last = train(objective, mixture, plan, settings.out / "train", report, check if settings.validations else None)
-    adopt(objective, _best(settings.out / "train", last))
+    place(objective, _best(settings.out / "train", last))
     whole = finish(network, settings.how, settings.out / "adapter", settings.model or "nano")
     checkpoint = settings.out / "checkpoint"
     save_checkpoint(whole.eval(), text, checkpoint)
@@ -199,12 +205,13 @@ def label_records(florence: Florence, records: Sequence[Record], root: Path) -> 
                 continue
             if task in _SELF_LEVELS and answer.text:
                 texts.append(TextNote(text=answer.text, level=_SELF_LEVELS[task], origin=origin))
-            name = "label" if task == "detect" else "description"
-            regions += [
-                RegionNote(box=found.box, score=found.score, origin=origin, **{name: found.label})
-                for found in answer.regions
-                if found.label
-            ]
+            for found in answer.regions:
+                note = RegionNote(box=found.box, score=found.score, origin=origin)
+                if found.label:
+                    named = (
+                        replace(note, label=found.label) if task == "detect" else replace(note, description=found.label)
+                    )
+                    regions.append(named)
         labelled = Record(image=record.image, image_wh=record.image_wh, texts=tuple(texts), regions=tuple(regions))
         cleaned = clean_record(replace(labelled, whole=frozenset(("objects",))), Problems())
         if cleaned is not None:
@@ -246,7 +253,7 @@ def _batches(settings: FinetuneSettings, florence: Florence) -> MixtureConfig:
 def _best(folder: Path, last: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The weights that scored best on the way; the last ones where nothing was scored."""
     path = folder / "best.safetensors"
-    return read_safetensors(path) if path.exists() else last
+    return read_file(path) if path.exists() else last
 
 
 def _in_words(scores: Mapping[str, float]) -> str:

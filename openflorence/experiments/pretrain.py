@@ -11,9 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
 from openflorence.contract.records import Record
 from openflorence.data.augment import Augment
 from openflorence.data.cleaning import usable_records
@@ -27,7 +24,7 @@ from openflorence.model.config import FlorenceConfig
 from openflorence.model.florence import Network
 from openflorence.model.tokenizer import Text, train_text
 from openflorence.training.objectives import SequenceObjective
-from openflorence.training.train import TrainSettings, train
+from openflorence.training.train import TrainSettings, place, train
 
 Report = Callable[[str], None]
 _TEXTS = 100_000  # records whose texts a new tokenizer learns from
@@ -170,7 +167,7 @@ def train_stages(
         )
         mixture = Mixture(sources, config, text, plan.steps * plan.accumulate)
         objective = SequenceObjective(network)
-        adopt(objective, train(objective, mixture, plan, out / stage.name, report))
+        place(objective, train(objective, mixture, plan, out / stage.name, report))
     checkpoint = out / "checkpoint"
     save_checkpoint(network.eval(), text, checkpoint)
     return checkpoint
@@ -190,10 +187,3 @@ def set_side(network: Network, side_px: int) -> FlorenceConfig:
         )
     network.config = config
     return config
-
-
-def adopt(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put averaged weights, by parameter name, into a module."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(weights[name])
