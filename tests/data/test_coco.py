@@ -121,6 +121,8 @@ def test_a_hole_is_filled_and_an_empty_mask_has_no_ring():
         {},
         [[1, 2, 3]],
         [["a", "b"]],
+        [[1, 2, 3, 4, 5, 10**400]],
+        [[1, 2, 3, 4, 5, True]],
         "abc",
     ],
 )
