@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import date
 from importlib import import_module, metadata
 from itertools import chain, count, islice, repeat
@@ -39,6 +39,7 @@ from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
 from openflorence.evaluation.benchmarks import as_markdown, as_row, evaluate_world
 from openflorence.evaluation.figures import write_report
 from openflorence.evaluation.heldout import evaluate_records, open_part
+from openflorence.experiments.settings import parse_settings
 from openflorence.model.adapter_files import explain_adapter
 from openflorence.model.checkpoint import convert as convert_checkpoint
 from openflorence.model.checkpoint import read_folder
@@ -428,7 +429,7 @@ def train(
     """Run a recipe, or go on with one that was stopped."""
     known = sorted(module.name for module in iter_modules(import_module("recipes").__path__))
     module = import_module(f"recipes.{_one_of('recipe', recipe, known)}")
-    settings = module.Settings(**_parse_settings(module.Settings, sets or []))
+    settings = module.Settings(**parse_settings(module.Settings, sets or []))
     checkpoint = module.run(settings, notes.print)
     print(checkpoint)
 
@@ -533,23 +534,6 @@ def _parse_region(words: str | None) -> Box | None:
         return Box(*(float(word) for word in words.split(",")))
     except (TypeError, ValueError) as error:
         raise BadPrompt(f"--region is {words!r}; give four numbers in pixels: x0,y0,x1,y1") from error
-
-
-def _parse_settings(kind: type, words: Sequence[str]) -> dict[str, Any]:
-    """Read field=value words by the types of a recipe's settings."""
-    types = {field.name: field.type for field in fields(kind)}
-    values: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or name not in types:
-            raise BadConfig(f"--set {word!r}; give field=value, with one of {', '.join(types)}")
-        maker = types[name]
-        assert isinstance(maker, type)
-        try:
-            values[name] = maker(value)
-        except ValueError as error:
-            raise BadConfig(f"--set {word!r}: {name} is of type {maker.__name__}") from error
-    return values
 
 
 @contextmanager

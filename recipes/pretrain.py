@@ -3,7 +3,8 @@
     openflorence train pretrain --set size=base --set data=DIR=2,OTHER=1 --set tower=FILE
 
 hardware   a cluster (accelerate launch -m openflorence.cli train pretrain ...): 3.5 billion samples at the paper's
-           batch of 2048 are about 1.7 million steps. Never run in full here; every part of it is run by the tests at the size of a toy
+           batch of 2048 are about 1.7 million steps. Never run in full here; every part of it is run by the tests at
+           the size of a toy
 data       folders in any format of data/formats.py, with their shares of the images
 start      model=M takes a checkpoint; without one the weights are drawn, and tower=FILE puts a started tower in
            (training/masked.py, training/contrast.py). The paper starts from UniCL and BART

@@ -441,7 +441,12 @@ def test_the_doctor_names_what_is_missing(call, answering_folder, tmp_path):
 def test_draw_writes_scenes_and_their_truth(call, tmp_path):
     done = call("draw", 2, tmp_path, "--seed", 5, "--side", 64)
     assert (done.code, done.out) == (0, "")
-    assert {path.name for path in tmp_path.iterdir()} == {"000000.png", "000001.png", "scenes.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "000000.png",
+        "000001.png",
+        "records.jsonl",
+        "scenes.jsonl",
+    }
     assert [json.loads(line)["seed"] for line in (tmp_path / "scenes.jsonl").read_text().splitlines()] == [5, 6]
     assert "BadConfig" in call("draw", 0, tmp_path).err
 
@@ -503,10 +508,11 @@ def test_a_recipe_runs_with_its_fields_set(call, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["micro"], "recipe is 'micro'; allowed: nano"),
+        (["micro"], "recipe is 'micro'; allowed: finetune_caption, finetune_detection, "),
         (["nano", "--set", "steps"], "give field=value, with one of out, "),
         (["nano", "--set", "colour=red"], "give field=value, with one of out, "),
         (["nano", "--set", "targets=few"], "targets is of type int"),
+        (["finetune_vqa", "--set", "recompute=perhaps"], "recompute is of type bool, one of true, yes, 1, false"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_line(call, words, message):

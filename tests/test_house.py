@@ -35,7 +35,7 @@ HOUSE = {
     "evaluation": "metrics detection figures scoring heldout benchmarks report",
     "serving": "",
     "export": "",
-    "experiments": "pretrain finetune",
+    "experiments": "settings pretrain finetune",
     "cli": "",
 }
 STRANGERS = {"engine", "training", "evaluation", "serving", "export"}  # do not import one another

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openflorence.data.mixture import Batch
+from openflorence.data.problems import Problems
 from openflorence.model.adapters import part_of
 from openflorence.training.processes import Processes
 
@@ -38,14 +41,16 @@ class Meter:
         self.values: dict[str, list[Tensor]] = {}
         self.losses: list[float] = []
         self.images, self.targets, self.clock, self.last = 0, 0, time.perf_counter(), start
+        self.problems = Problems()  # of all batches of this process so far
 
-    def add_batch(self, parts: Mapping[str, Tensor], images: int, targets: int) -> None:
-        """Take in what an objective gave for a batch of this process."""
+    def add_batch(self, parts: Mapping[str, Tensor], batch: Batch) -> None:
+        """Take in a batch of this process, and what an objective gave for it."""
         for name, value in parts.items():
             if name not in _NOT_LOGGED:
                 self.values.setdefault(name, []).append(value.detach())
-        self.images += images
-        self.targets += targets
+        self.images += len(batch.pixels)
+        self.targets += sum(len(group.tasks) for group in batch.pairs)
+        self.problems.take(batch.problems)
 
     def add_step(self, loss: float) -> None:
         """Take in the loss of a step, over all processes."""
@@ -60,10 +65,10 @@ class Meter:
         sums = [torch.stack(values).float().sum() for values in self.values.values()]
         numbers = torch.stack(sums).tolist() if sums else []
         own = {name: (total, len(self.values[name])) for name, total in zip(self.values, numbers, strict=True)}
-        shares = self.processes.gather((own, self.images, self.targets))
+        shares = self.processes.gather((own, self.images, self.targets, dict(self.problems.counts)))
         passed_s = time.perf_counter() - self.clock
         seen: dict[str, tuple[float, int]] = {}
-        for values, _, _ in shares:
+        for values, *_ in shares:
             for name, (total, count) in values.items():
                 before = seen.get(name, (0.0, 0))
                 seen[name] = before[0] + total, before[1] + count
@@ -77,7 +82,8 @@ class Meter:
         }
         row |= {name: float(f"{value:.4g}") for name, value in facts.items()}
         row |= {name: round(value, 4) for name, value in means.items()}
-        self.append(row)
+        problems = sum((Counter(share[3]) for share in shares), Counter())
+        self.append(row | ({"problems": problems} if problems else {}))
         self.processes.log({f"train/{name}": value for name, value in row.items() if name != "step"}, step)
         if self.processes.is_main:
             shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())

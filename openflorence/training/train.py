@@ -185,17 +185,20 @@ def train(
                 run.save(taken)
     finally:
         processes.end_log()
+        if meter.problems.counts:
+            report(f"met in the data, on process {processes.rank}:\n{meter.problems}")
     return run.finish()
 
 
 def _facts(objective: nn.Module, batches: Dataset[Batch], settings: TrainSettings, processes: int) -> dict[str, Any]:
     """All that the arithmetic of a run depends on and that can be told: a resume with anything else is refused."""
     config = getattr(batches, "config", None)
-    known = {name: value for name, value in vars(objective).items() if isinstance(value, (int, float, str))}
+    plain = {name: value for name, value in vars(objective).items() if isinstance(value, (int, float, str))}
+    known = {name: value for name, value in plain.items() if name != "training" and not name.startswith("_")}
     return describe(
         train={name: value for name, value in asdict(settings).items() if name not in FREE},
         step={"batches": settings.accumulate * processes},
-        objective={"is": type(objective).__name__} | {name: known[name] for name in known if name != "training"},
+        objective={"is": type(objective).__name__} | known,
         data=asdict(config) if is_dataclass(config) and not isinstance(config, type) else {},
     )
 
@@ -299,7 +302,7 @@ class Run:
                 loss = parts["loss"]
                 (loss if processes.scaler is None else processes.scaler.scale(loss)).backward()
             sums += torch.stack([loss.detach().float(), parts["units"].float()])
-            meter.add_batch(parts, len(batch.pixels), sum(len(group.tasks) for group in batch.pairs))
+            meter.add_batch(parts, batch)
         return processes.sum(sums)
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:

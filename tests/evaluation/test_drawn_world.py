@@ -101,7 +101,7 @@ def test_the_truth_scores_one(task):
         if name == "iou_of_found":
             least = 0.98  # half a bin is 0.064 px, on boxes from 10 px a side
         elif "iou" in name and name != "iou_above_half":
-            least = 0.93  # at most twenty vertices a ring
+            least = 0.9  # twenty vertices a ring, at equal steps: corners between them are cut
         else:
             least = 1.0
         assert figure.value is not None, name
