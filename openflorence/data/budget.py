@@ -45,6 +45,10 @@ def checked(example: Example, record: Record, problems: Problems) -> Example | N
 
     promise   read_answer(write_answer(answer)) is on_centres(answer).
     """
+    return None if _written(example, record, problems) is None else example
+
+
+def _written(example: Example, record: Record, problems: Problems) -> str | None:
     answer, where = example.answer, f"{record.image}: {example.task.name}"
     try:
         text = write_answer(answer)
@@ -56,7 +60,7 @@ def checked(example: Example, record: Record, problems: Problems) -> Example | N
     if again != on_centres(answer):
         problems.add("target impossible", f"{where}: {text!r} reads back as something else")
         return None
-    return example
+    return text
 
 
 def on_centres(answer: Answer) -> Answer:
@@ -96,12 +100,13 @@ def fit(
     prompt_limit  the longest prompt, in the same tokens; None for any.
     promise       every example given fits, and `checked` holds for it.
     """
-    if checked(example, record, problems) is None:
+    text = _written(example, record, problems)
+    if text is None:
         return []
     budget = _Budget(limit, prompt_limit, count, problems, f"{record.image}: {example.task.name}")
     if not budget.takes_prompt(example):
         return budget.leave_out(example, f"a prompt of {count(_prompt(example))} tokens, {prompt_limit} fit")
-    if budget.takes_answer(example):
+    if count(text) <= limit:
         return [example]
     return _shorten(example, budget)
 
@@ -119,11 +124,8 @@ class _Budget:
     def takes_prompt(self, example: Example) -> bool:
         return self.prompt_limit is None or self.count(_prompt(example)) <= self.prompt_limit
 
-    def takes_answer(self, example: Example) -> bool:
-        return self.count(write_answer(example.answer)) <= self.limit
-
     def takes(self, example: Example) -> bool:
-        return self.takes_prompt(example) and self.takes_answer(example)
+        return self.takes_prompt(example) and self.count(write_answer(example.answer)) <= self.limit
 
     def say(self, example: Example, done: str) -> None:
         tokens = self.count(write_answer(example.answer))

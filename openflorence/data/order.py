@@ -19,9 +19,11 @@ def in_order(regions: Sequence[Region], order: Order) -> list[Region]:
         largest: dict[str, float] = {}
         for region in regions:
             largest[region.label] = max(largest.get(region.label, 0.0), area(region))
-        return sorted(regions, key=lambda one: (-largest[one.label], one.label, -area(one), one.bounds or ()))
+        return sorted(
+            regions, key=lambda one: (-largest[one.label], one.label, -area(one), one.box or one.bounds or ())
+        )
     if order == "left":
-        return sorted(regions, key=lambda one: (one.bounds or (), one.label))
+        return sorted(regions, key=lambda one: (one.box or one.bounds or (), one.label))
     return list(regions)
 
 
@@ -35,7 +37,7 @@ def once(regions: Iterable[Region], image_wh: tuple[int, int]) -> list[Region]:
 
 def area(region: Region) -> float:
     """Give the area of the box around a region, in square pixels."""
-    x0, y0, x1, y1 = region.bounds or (0.0, 0.0, 0.0, 0.0)
+    x0, y0, x1, y1 = region.box or region.bounds or (0.0, 0.0, 0.0, 0.0)
     return (x1 - x0) * (y1 - y0)
 
 

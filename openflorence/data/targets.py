@@ -66,7 +66,7 @@ DEFAULT = Policy()
 def tasks_of(record: Record, policy: Policy = DEFAULT) -> tuple[str, ...]:
     """Name the tasks that a record can pose, in the order of the task table."""
     paired = {example.task.name for example in _pairs(record, policy)}
-    return tuple(name for name in _NAMES if name in paired or _can_pose(record, name, policy))
+    return tuple(name for name in _POSERS if name in paired or _can_pose(record, name, policy))
 
 
 def pose(record: Record, task: str, rng: np.random.Generator, policy: Policy = DEFAULT) -> Example | None:
@@ -102,8 +102,7 @@ def pose_all(record: Record, policy: Policy = DEFAULT) -> list[Example]:
     """
     paired = _pairs(record, policy)
     posed: list[Example] = []
-    for name in _NAMES:
-        poser = _POSERS[name]
+    for name, poser in _POSERS.items():
         posed += [_example(record, name, poser.build(record, policy, one)) for one in poser.choices(record, policy)]
         posed += [example for example in paired if example.task.name == name]
     return posed
@@ -153,7 +152,7 @@ def _kept(notes: Iterable[_Note], policy: Policy) -> list[_Note]:
 
 
 def _regions(record: Record, policy: Policy) -> list[RegionNote]:
-    return [note for note in _kept(record.regions, policy) if not note.crowd and note.points]
+    return [note for note in _kept(record.regions, policy) if not note.crowd and (note.box or note.points)]
 
 
 def _objects(record: Record, policy: Policy) -> list[RegionNote]:
@@ -215,7 +214,7 @@ def _groundings(record: Record, policy: Policy) -> list[GroundingNote]:
 
 
 def _outlined(record: Record, policy: Policy) -> list[RegionNote]:
-    return [note for note in _regions(record, policy) if rings_in_order(note.polygons)]
+    return [note for note in _regions(record, policy) if any(len(ring) >= 3 for ring in note.polygons)]
 
 
 def _referred(record: Record, policy: Policy) -> list[tuple[RegionNote, str]]:
@@ -223,6 +222,7 @@ def _referred(record: Record, policy: Policy) -> list[tuple[RegionNote, str]]:
 
 
 def _described(record: Record, policy: Policy) -> list[tuple[RegionNote, str]]:
+    """Regions with each text that describes them."""
     said = ((note, (note.description.strip(), *_expressions(note))) for note in _regions(record, policy))
     return [(note, words) for note, texts in said for words in dict.fromkeys(texts) if words]
 
@@ -259,6 +259,10 @@ def _detect(record: Record, policy: Policy, name: str) -> _Posed:
     named = _saying(listed, name) if name else listed
     boxes = [Region(getattr(note, name).strip() if name else "", box=note.bounds) for note in named]
     return _Posed(regions=once(in_order(boxes, policy.order), record.image_wh))
+
+
+def _read(record: Record, policy: Policy) -> _Posed:
+    return _Posed("\n".join(note.word.strip() for note in _words(record, policy)))
 
 
 def _read_regions(record: Record, policy: Policy) -> _Posed:
@@ -334,10 +338,7 @@ _POSERS: dict[str, _Poser] = {
         lambda record, policy, _: _detect(record, policy, "description"),
     ),
     "propose": _all_of(""),
-    "read": _Poser(
-        _if_words,
-        lambda record, policy, _: _Posed("\n".join(note.word.strip() for note in _words(record, policy))),
-    ),
+    "read": _Poser(_if_words, lambda record, policy, _: _read(record, policy)),
     "read_regions": _Poser(_if_words, lambda record, policy, _: _read_regions(record, policy)),
     "ground": _Poser(_groundings, _ground),
     "segment": _Poser(_referred, lambda record, policy, one: _Posed(text=one[1], regions=_outline(one[0]))),
@@ -353,4 +354,4 @@ _POSERS: dict[str, _Poser] = {
         lambda record, policy, one: _Posed(Counter(one[1]).most_common(1)[0][0], text=one[0]),
     ),
 }
-_NAMES = tuple(task.name for task in (*TASKS, FREE_TEXT))
+assert tuple(_POSERS) == tuple(task.name for task in (*TASKS, FREE_TEXT)), "tasks stand in the order of the task table"

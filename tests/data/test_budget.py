@@ -19,7 +19,7 @@ from openflorence.data.budget import checked, fit, simplify_ring
 from openflorence.data.chance import dice
 from openflorence.data.cleaning import clean_record
 from openflorence.data.problems import Problems
-from openflorence.data.targets import pose, pose_all
+from openflorence.data.targets import Policy, pose, pose_all
 
 NAMES = tuple(task.name for task in (*TASKS, FREE_TEXT))
 SQUARE = (1000, 1000)
@@ -139,6 +139,12 @@ def test_what_cannot_be_asked_in_parts_keeps_its_largest_regions_in_their_order(
     assert kept == [30, 20]
     assert problems.said[0].endswith("2 of 3 regions stay")
     assert fitted(record, task, limit + 100)[1].said == []
+
+
+def test_the_largest_boxes_stay_in_the_order_of_the_policy():
+    record = listing(*boxes("a", 20, 5, 30))
+    parts = fit(pose(record, "propose", dice(0), Policy(order="left")), record, 10, count, Problems())
+    assert [round(one.box.x1 - one.box.x0) for one in parts[0].answer.regions] == [20, 30]
 
 
 def test_grounding_is_split_and_each_caption_names_its_phrases():

@@ -188,6 +188,16 @@ def test_everything_is_asked_for_only_if_everything_is_known():
     ]
 
 
+def test_an_expression_names_its_own_place_and_not_those_with_a_label_like_it():
+    notes = (
+        RegionNote(box=Box(0, 0, 9, 9), expressions=("car",)),
+        RegionNote(box=Box(20, 0, 29, 9), label="car"),
+    )
+    assert said(Record(image="a", image_wh=SQUARE, regions=notes), "find") == [
+        ("Locate car in the image.", f"car{box(0, 0, 9, 9)}")
+    ]
+
+
 def test_an_image_in_which_nothing_is_listed_has_nothing_in_it():
     empty = Record(image="a", image_wh=SQUARE, whole=frozenset({"objects", "words"}))
     assert tasks_of(empty) == ("detect", "propose", "read", "read_regions")
