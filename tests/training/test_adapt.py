@@ -13,7 +13,8 @@ from openflorence.model.checkpoint import load_checkpoint, save_checkpoint
 from openflorence.model.florence import Network
 from openflorence.model.images import to_pixels
 from openflorence.training.adapt import HOW, finish, freeze, prepare
-from openflorence.training.train import TrainSettings, parameter_groups, parameter_report
+from openflorence.training.progress import parameter_report
+from openflorence.training.train import TrainSettings, parameter_groups
 
 SCENE = scene_with_sign()
 ADAPTERS = ("lora", "dora")
