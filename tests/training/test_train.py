@@ -15,26 +15,24 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import SIDE_PX, WORLD, Same, drawn_examples, scene_with_sign, tiny_network, world_text
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from openflorence.contract.answers import write_answer
-from openflorence.data.mixture import IGNORED, Batch, collate
+from openflorence.data.mixture import IGNORED, Batch, MixtureConfig, collate
 from openflorence.data.world import draw_scene
 from openflorence.errors import BadConfig, OpenFlorenceError, TrainingDiverged
 from openflorence.model.checkpoint import save_checkpoint
+from openflorence.model.florence import Network
 from openflorence.model.images import to_pixels
 from openflorence.model.predict import AskOptions, load
-from openflorence.training import train as module
-from openflorence.training.train import (
-    Loss,
-    TrainSettings,
-    pairs_logits,
-    parameter_groups,
-    parameter_report,
-    sequence_loss,
-    train,
-)
+from openflorence.training import states
+from openflorence.training.objectives import SequenceObjective, pairs_logits
+from openflorence.training.progress import parameter_report
+from openflorence.training.train import TrainSettings, Validator, parameter_groups, train
 
 SCENES = [scene_with_sign(), *(draw_scene(seed, WORLD) for seed in (1, 2, 3))]
 TESTS = Path(__file__).resolve().parents[1]
@@ -51,8 +49,10 @@ def batch_of(scenes: list, names: tuple[str, ...] = FEW) -> Batch:
 BATCHES = Same(batch_of(SCENES[:2]))
 
 
-def loss_of(network: nn.Module) -> Loss:
-    return sequence_loss(network, None, world_text().first_location)
+def run(network: Network, settings: TrainSettings, folder: Path, **rest) -> dict[str, Tensor]:
+    """Train a network on the sequence loss; gives the averaged weights under the network's own names."""
+    averaged = train(SequenceObjective(network), BATCHES, settings, folder, **rest)
+    return {name.removeprefix("network."): value for name, value in averaged.items()}
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
@@ -62,6 +62,10 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
 def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:
     with safe_open(folder / "state.safetensors", framework="pt") as file:
         return int(file.metadata()["step"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -84,13 +88,13 @@ def test_a_run_killed_at_any_moment_ends_as_the_straight_run(straight, tmp_path)
     command = [sys.executable, long_run.__file__, str(tmp_path)]
     places = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
     for kill in range(3):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=places) as run:
-            lines = (line for line in run.stdout if "/12 " in line)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=places) as process:
+            lines = (line for line in process.stdout if "/12 " in line)
             for _ in range(chance.randint(1, 4)):
                 next(lines)
             time.sleep(chance.uniform(0.0, 0.1))  # into the save after a step, or the next step
-            run.kill()
-        assert run.returncode == -9
+            process.kill()
+        assert process.returncode == -9
         if (tmp_path / "state.safetensors").exists():
             step, tensors = state_of(tmp_path)
             assert step % long_run.SAVE_EVERY == 0, kill
@@ -100,6 +104,14 @@ def test_a_run_killed_at_any_moment_ends_as_the_straight_run(straight, tmp_path)
     (step, tensors), (wanted_step, wanted) = state_of(tmp_path), state_of(straight[0])
     assert step == wanted_step == long_run.STEPS
     assert equal(tensors, wanted)
+    # Steps that were lost are logged again, with the same losses; the best weights are the same.
+    losses = [
+        {(row["step"], row["loss"]) for row in rows_of(folder) if "loss" in row} for folder in (tmp_path, straight[0])
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[1]) == long_run.STEPS
+    assert (tmp_path / "best.safetensors").read_bytes() == (straight[0] / "best.safetensors").read_bytes()
+    assert 1 < json.loads((tmp_path / "best.json").read_text())["step"] < long_run.STEPS
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
@@ -127,93 +139,149 @@ def test_a_finished_run_is_not_run_again(straight):
 
 def test_the_state_may_be_read_by_whoever_may_read_the_log(tmp_path):
     network = tiny_network()
-    train(network, loss_of(network), BATCHES, replace(SHORT, steps=2), tmp_path)
+    run(network, replace(SHORT, steps=2), tmp_path)
     state, log = ((tmp_path / name).stat().st_mode for name in ("state.safetensors", "train.jsonl"))
     assert state == log
 
 
 def test_a_save_that_dies_half_way_leaves_the_state_before_it(monkeypatch, tmp_path):
     network = tiny_network()
-    train(network, loss_of(network), BATCHES, replace(SHORT, steps=2), tmp_path)
+    run(network, replace(SHORT, steps=2), tmp_path)
     good = (tmp_path / "state.safetensors").read_bytes()
 
     def die(tensors, path, metadata):
         Path(path).write_bytes(good[: len(good) // 2])
         raise OSError("no space left")
 
-    monkeypatch.setattr(module, "write_safetensors", die)
+    monkeypatch.setattr(states, "write_safetensors", die)
     with pytest.raises(OSError, match="no space"):
-        train(network, loss_of(network), BATCHES, SHORT, tmp_path)
+        run(network, SHORT, tmp_path)
     assert (tmp_path / "state.safetensors").read_bytes() == good
     monkeypatch.undo()
-    train(network, loss_of(network), BATCHES, SHORT, tmp_path)
+    run(network, SHORT, tmp_path)
     assert state_of(tmp_path)[0] == 4
 
 
-def test_the_state_of_another_network_is_refused(tmp_path):
+class WithHead(SequenceObjective):
+    """One layer more than the network."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.head = nn.Linear(2, 2)
+
+
+class Half(nn.Module):
+    """Some of the network."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = nn.ModuleDict({"seq2seq": network.seq2seq})
+
+
+def test_the_state_of_another_network_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(states, "_check_facts", lambda *facts: None)  # they would tell before
     network = tiny_network()
-    train(network, loss_of(network), BATCHES, replace(SHORT, steps=1), tmp_path)
-    wider = tiny_network(width=32)
+    run(network, replace(SHORT, steps=1), tmp_path)
     with pytest.raises(BadConfig, match=r"another network.*\(.*64.*\(.*32"):
-        train(wider, loss_of(wider), BATCHES, SHORT, tmp_path)
-    smaller = nn.ModuleDict({"seq2seq": network.seq2seq})
+        run(tiny_network(width=32), SHORT, tmp_path)
     with pytest.raises(BadConfig, match=r"projector\.columns.*another run folder"):
-        train(smaller, loss_of(network), BATCHES, SHORT, tmp_path)
-    larger = nn.ModuleDict({**dict(network.named_children()), "head": nn.Linear(2, 2)})
-    with pytest.raises(BadConfig, match=r"head\.weight is None there"):
-        train(larger, loss_of(network), BATCHES, SHORT, tmp_path)
+        train(Half(network), BATCHES, SHORT, tmp_path)
+    with pytest.raises(BadConfig, match=r"head\.bias is None there|head\.weight is None there"):
+        train(WithHead(network), BATCHES, SHORT, tmp_path)
+    with pytest.raises(BadConfig, match=r"tower\.stages.* is trained there and frozen here"):
+        run(network, replace(SHORT, tower_rate=0.0), tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a state", b"\x02\0\0\0\0\0\0\0{}"], ids=["empty", "words", "no step"])
 def test_a_file_that_is_no_state_is_refused(content, tmp_path):
     (tmp_path / "state.safetensors").write_bytes(content)
-    network = tiny_network()
     with pytest.raises(BadConfig, match="is not the state of a run"):
-        train(network, loss_of(network), BATCHES, SHORT, tmp_path)
+        run(tiny_network(), SHORT, tmp_path)
+
+
+class Described(Dataset[Batch]):
+    """The same batch, and what it says of itself."""
+
+    def __init__(self, **changes: object) -> None:
+        self.config = MixtureConfig(**changes)
+
+    def __getitem__(self, number: int) -> Batch:
+        return BATCHES[number]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peak_rate": 2e-3}, r"train\.peak_rate is 0\.001 there and 0\.002 here"),
+        ({"seed": 5}, r"train\.seed is 0 there and 5 here"),
+        ({"accumulate": 2}, r"step\.batches is 1 there and 2 here"),
+        ({"precision": "bf16"}, r"train\.precision is 'no' there and 'bf16' here"),
+        ({"average": 0.0}, r"train\.average is 0\.9 there"),
+        ({"betas": (0.9, 0.95)}, r"train\.betas is \[0\.9, 0\.98\] there"),
+    ],
+    ids=str,
+)
+def test_a_run_is_not_taken_up_with_settings_that_compute_something_else(changes, said, tmp_path):
+    network = tiny_network()
+    run(network, replace(SHORT, steps=1), tmp_path)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(BadConfig, match=rf"other settings: {said}.*another run folder"):
+        run(network, replace(SHORT, **changes), tmp_path)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+def test_a_run_is_not_taken_up_with_other_batches_or_another_objective(tmp_path):
+    network, first = tiny_network(), world_text().first_location
+    one = replace(SHORT, steps=1)
+    train(SequenceObjective(network), Described(images=3), one, tmp_path)
+    with pytest.raises(BadConfig, match=r"data\.images is 3 there and 4 here"):
+        train(SequenceObjective(network), Described(images=4), SHORT, tmp_path)
+    with pytest.raises(BadConfig, match=r"data\.side_px is 128 there and None here"):
+        train(SequenceObjective(network), BATCHES, SHORT, tmp_path)
+    with pytest.raises(BadConfig, match=r"objective\.blur_bins is 0\.0 there and 4\.0 here"):
+        train(SequenceObjective(network, 4.0, first), Described(images=3), SHORT, tmp_path)
+    train(SequenceObjective(network), Described(images=3), SHORT, tmp_path)
+    assert state_of(tmp_path)[0] == SHORT.steps
+
+
+def test_what_changes_no_step_may_change_and_a_run_may_be_made_longer(tmp_path):
+    run(tiny_network(), replace(SHORT, steps=2), tmp_path)
+    changes = {"steps": 5, "save_every": 1, "log_every": 1, "workers": 1, "recompute": True}
+    run(tiny_network(), replace(SHORT, **changes), tmp_path)
+    assert state_of(tmp_path)[0] == 5
 
 
 # ---- diverging
 
 
-def spoilt(network: nn.Module, at: int, factor: str) -> Loss:
-    """A loss that is fine until a step, and then is multiplied by something that is not finite."""
-    loss = loss_of(network)
+class Spoilt(SequenceObjective):
+    """Fine until a batch, and then not finite: "nan" or "inf" times as dear, or the root of nothing, dear to derive."""
 
-    def give(batch: Batch, step: int) -> dict[str, Tensor]:
-        parts = loss(batch, step)
-        if step == at:
-            parts["loss"] = parts["loss"] * float(factor)
+    def __init__(self, network: Network, at: int, how: str) -> None:
+        super().__init__(network)
+        self._left, self._how = at, how
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        parts = super().forward(batch)
+        if self._left == 0:
+            wrong = (0.0 * parts["loss"]).sqrt() if self._how == "root" else parts["loss"] * float(self._how)
+            parts["loss"] = parts["loss"] + wrong
+        self._left -= 1
         return parts
-
-    return give
-
-
-def rooted(network: nn.Module, at: int) -> Loss:
-    """A loss whose value is fine at a step, but not its gradient: the root of nothing."""
-    loss = loss_of(network)
-
-    def give(batch: Batch, step: int) -> dict[str, Tensor]:
-        parts = loss(batch, step)
-        if step == at:
-            parts["loss"] = parts["loss"] + (0.0 * parts["loss"]).sqrt()
-        return parts
-
-    return give
 
 
 @pytest.mark.parametrize("how", ["nan", "inf", "root"])
 def test_a_step_that_is_not_finite_stops_the_run_and_spoils_nothing(how, tmp_path):
     network = tiny_network()
     settings = replace(SHORT, steps=6)
-    bad = rooted(network, 3) if how == "root" else spoilt(network, 3, how)
     with pytest.raises(TrainingDiverged, match=r"step 4: .*nan.*lower peak_rate|step 4: .*inf.*lower peak_rate"):
-        train(network, bad, BATCHES, settings, tmp_path)
+        train(Spoilt(network, 3, how), BATCHES, settings, tmp_path)
     assert issubclass(TrainingDiverged, OpenFlorenceError)
     assert all(parameter.isfinite().all() for parameter in network.parameters())
     step, tensors = state_of(tmp_path)
     assert step == 2
     assert all(tensor.isfinite().all() for tensor in tensors.values())
-    train(network, loss_of(network), BATCHES, settings, tmp_path)  # and the run can go on
+    train(Spoilt(network, -1, how), BATCHES, settings, tmp_path)  # and the run can go on
     assert state_of(tmp_path)[0] == 6
 
 
@@ -223,7 +291,7 @@ def test_a_step_that_is_not_finite_stops_the_run_and_spoils_nothing(how, tmp_pat
 def test_a_frozen_tower_has_no_gradients_and_does_not_move(tmp_path):
     network = tiny_network()
     before = weights_of(network)
-    averaged = train(network, loss_of(network), BATCHES, replace(SHORT, tower_rate=0.0), tmp_path)
+    averaged = run(network, replace(SHORT, tower_rate=0.0), tmp_path)
     for name, parameter in network.named_parameters():
         frozen = name.startswith("tower.")
         assert parameter.requires_grad != frozen
@@ -243,7 +311,7 @@ def test_the_tower_follows_its_own_rate(tmp_path):
     network = tiny_network()
     before = weights_of(network)
     settings = replace(SHORT, steps=1, tower_rate=0.1, weight_decay=0.0, average=0.0)
-    train(network, loss_of(network), BATCHES, settings, tmp_path)
+    run(network, settings, tmp_path)
     moved = {name: (parameter - before[name]).abs().max().item() for name, parameter in network.named_parameters()}
     # Adam's first step is as long as the rate wherever there is a gradient, whatever its size.
     assert max(length for name, length in moved.items() if name.startswith("tower.")) == pytest.approx(1e-4, rel=0.01)
@@ -290,6 +358,12 @@ def test_the_rate_warms_up_and_ends_at_nothing():
     assert TrainSettings(steps=10, warmup=0, peak_rate=2.0).rate(0) == 2.0
 
 
+def test_a_floor_is_the_share_of_the_rate_that_stays():
+    settings = TrainSettings(steps=1000, warmup=0, peak_rate=2.0, floor=0.1)
+    # By hand: 0.1 + 0.9 * (1, 1/2, 2.5e-6), times 2.
+    assert [settings.rate(step) for step in (0, 500, 999)] == pytest.approx([2.0, 1.1, 0.2], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -301,7 +375,10 @@ def test_the_rate_warms_up_and_ends_at_nothing():
         {"peak_rate": -1.0},
         {"tower_rate": -1.0},
         {"weight_decay": -0.1},
-        {"blur_bins": -1.0},
+        {"floor": 1.1},
+        {"accumulate": 0},
+        {"precision": "half"},
+        {"trackers": ("tensorboards",)},
         {"clip": 0.0},
         {"workers": -1},
         {"save_every": 0},
@@ -318,55 +395,179 @@ def test_settings_outside_their_range_are_refused(changes):
 # ---- averages and the log
 
 
-def recorded(network: nn.Module, seen: list[dict[str, Tensor]], losses: list[float]) -> Loss:
-    """A loss that keeps the weights it was asked with, and what it gave."""
-    loss = loss_of(network)
+class Recorded(SequenceObjective):
+    """Keeps the weights it was asked with, and what it gave."""
 
-    def give(batch: Batch, step: int) -> dict[str, Tensor]:
-        seen.append(weights_of(network))
-        parts = loss(batch, step)
-        losses.append(parts["loss"].item())
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.seen: list[dict[str, Tensor]] = []
+        self.losses: list[float] = []
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        parts = super().forward(batch)
+        self.seen.append(weights_of(self.network))
+        self.losses.append((parts["loss"] / parts["units"]).item())
         return parts
-
-    return give
 
 
 def test_the_average_follows_the_weights(tmp_path):
-    network, seen = tiny_network(), []
-    averaged = train(network, recorded(network, seen, []), BATCHES, replace(SHORT, average=0.25), tmp_path)
-    seen.append(weights_of(network))
+    objective = Recorded(tiny_network())
+    averaged = train(objective, BATCHES, replace(SHORT, average=0.25), tmp_path)
+    seen = [*objective.seen, weights_of(objective.network)]
     name = "projector.project.weight"
     wanted = seen[0][name].double()
     # By hand: a quarter stays, but only 1/10 and 2/11 at the first two steps, while the average is young.
     for kept, weights in zip((1 / 10, 2 / 11, 0.25, 0.25), seen[1:], strict=True):
         wanted = kept * wanted + (1 - kept) * weights[name].double()
-    assert torch.allclose(averaged[name].double(), wanted, atol=1e-7)
-    assert not torch.allclose(averaged[name], seen[-1][name], atol=1e-5)
+    assert torch.allclose(averaged[f"network.{name}"].double(), wanted, atol=1e-7)
+    assert not torch.allclose(averaged[f"network.{name}"], seen[-1][name], atol=1e-5)
 
 
 def test_without_an_average_the_last_weights_come_back(tmp_path):
     network = tiny_network()
-    assert equal(train(network, loss_of(network), BATCHES, replace(SHORT, average=0.0), tmp_path), weights_of(network))
+    assert equal(run(network, replace(SHORT, average=0.0), tmp_path), weights_of(network))
 
 
 def test_the_log_has_a_line_every_so_many_steps_with_their_means(tmp_path):
-    network, losses, said = tiny_network(), [], []
-    train(network, recorded(network, [], losses), BATCHES, SHORT, tmp_path, said.append)
-    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    objective, said = Recorded(tiny_network()), []
+    train(objective, BATCHES, SHORT, tmp_path, said.append)
+    rows, losses = rows_of(tmp_path), objective.losses
     assert [row["step"] for row in rows] == [2, 4]
     assert [row["loss"] for row in rows] == pytest.approx([sum(losses[:2]) / 2, sum(losses[2:]) / 2], abs=1e-4)
-    assert set(rows[0]) == {"step", "images_per_s", "norm", "loss", *FEW}
+    assert set(rows[0]) == {"step", "images_per_s", "targets_per_s", "left_s", "rate", "norm", "loss", *FEW}
     assert all(row["norm"] > 0 and row["images_per_s"] > 0 for row in rows)
-    assert said[0] == parameter_report(network)
+    pairs = sum(len(pairs.tasks) for pairs in BATCHES.batch.pairs)
+    assert rows[0]["targets_per_s"] / rows[0]["images_per_s"] == pytest.approx(pairs / 2, rel=0.05)  # rounded both
+    assert rows[0]["rate"] == pytest.approx(SHORT.rate(1), rel=1e-3)
+    assert said[0] == parameter_report(objective)
     assert [line.split()[0] for line in said[1:]] == ["2/4", "4/4"]
 
 
+def test_the_log_has_the_mean_of_a_task_over_the_steps_of_a_line(tmp_path):
+    network = tiny_network()
+    first = SequenceObjective(network)(BATCHES[0])
+    run(network, replace(SHORT, steps=1, log_every=1), tmp_path)
+    (row,) = rows_of(tmp_path)
+    assert {name: row[name] for name in FEW} == pytest.approx({name: first[name].item() for name in FEW}, abs=1e-4)
+
+
+def test_tensorboard_is_told_what_the_log_is_told(tmp_path):
+    check = Validator(every=2, score=lambda objective: {"answer.exact": 0.25}, headline="answer.exact")
+    run(tiny_network(), replace(SHORT, trackers=("tensorboard",)), tmp_path, validate=check)
+    (events,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*") if path.parent.name == "openflorence"}
+    written = EventAccumulator(str(events)).Reload()
+    rows = [row for row in rows_of(tmp_path) if "loss" in row]
+    for name in ("loss", "rate", "images_per_s", *FEW):
+        points = written.Scalars(f"train/{name}")
+        assert [point.step for point in points] == [2, 4]
+        assert [point.value for point in points] == pytest.approx([row[name] for row in rows])  # float32 there
+    assert [point.value for point in written.Scalars("validation/answer.exact")] == [0.25, 0.25]
+
+
 def test_workers_draw_the_run_that_is_drawn_in_between(tmp_path):
-    runs = []
-    for workers in (0, 1):
+    found = [run(tiny_network(), replace(SHORT, workers=workers), tmp_path / str(workers)) for workers in (0, 1)]
+    assert equal(*found)
+
+
+class Numbered(Dataset[Batch]):
+    """Remembers the numbers it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __getitem__(self, number: int) -> Batch:
+        self.asked.append(number)
+        return BATCHES[number]
+
+
+def test_a_step_takes_the_next_batches_and_a_resume_the_ones_after_the_state(tmp_path):
+    batches = Numbered()
+    for steps in (2, 3):
+        train(SequenceObjective(tiny_network()), batches, replace(SHORT, steps=steps, accumulate=2), tmp_path)
+    assert batches.asked == [0, 1, 2, 3, 4, 5]
+
+
+# ---- validation
+
+
+def test_averaged_weights_are_scored_and_everything_is_as_it_was(tmp_path):
+    seen = []
+
+    def score(objective: nn.Module) -> dict[str, float]:
+        assert not any(part.training for part in objective.modules())
+        assert not torch.is_grad_enabled()
+        torch.rand(7)  # chance that a score takes is not missed by the run
+        seen.append(weights_of(objective))
+        return {"figure": 0.0}
+
+    check = Validator(every=3, score=score, headline="figure")
+    networks = tiny_network(dropout=0.1), tiny_network(dropout=0.1)
+    averaged = run(networks[0], SHORT, tmp_path / "judged", validate=check)
+    assert equal(run(networks[1], SHORT, tmp_path / "not"), averaged)
+    assert equal(weights_of(networks[0]), weights_of(networks[1]))
+    assert equal(state_of(tmp_path / "judged")[1], state_of(tmp_path / "not")[1])
+    assert len(seen) == 2  # after the third step, and after the last
+    assert equal({name.removeprefix("network."): value for name, value in seen[1].items()}, averaged)
+    assert all(part.training for part in networks[0].modules())
+
+
+def test_the_weights_with_the_highest_headline_are_kept(tmp_path):
+    figures, seen = iter([0.1, 0.4, 0.3, 0.4]), []
+
+    def score(objective: nn.Module) -> dict[str, float]:
+        seen.append(weights_of(objective))
+        return {"other": -1.0, "figure": next(figures)}
+
+    run(tiny_network(), SHORT, tmp_path, validate=Validator(every=1, score=score, headline="figure"))
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 2, "scores": {"other": -1.0, "figure": 0.4}}
+    assert equal(load_file(tmp_path / "best.safetensors"), seen[1])
+    scores = [row["scores"] for row in rows_of(tmp_path) if "scores" in row]
+    assert [row["figure"] for row in scores] == [0.1, 0.4, 0.3, 0.4]
+
+
+def test_a_resume_keeps_the_best_there_is(tmp_path):
+    for steps, figure in ((2, 0.9), (3, 0.5)):
+        check = Validator(every=1, score=lambda objective, figure=figure: {"figure": figure}, headline="figure")
+        run(tiny_network(), replace(SHORT, steps=steps), tmp_path, validate=check)
+        (tmp_path / "best.json").unlink()  # as if killed between the two files
+    check = Validator(every=1, score=lambda objective: {"figure": 0.8}, headline="figure")
+    run(tiny_network(), replace(SHORT, steps=4), tmp_path, validate=check)
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 1, "scores": {"figure": 0.9}}
+
+
+def test_a_headline_that_is_no_score_is_refused(tmp_path):
+    check = Validator(every=1, score=lambda objective: {"figure": 0.0}, headline="figures")
+    network = tiny_network()
+    with pytest.raises(BadConfig, match="'figures' is none of the scores: figure"):
+        run(network, SHORT, tmp_path, validate=check)
+    with pytest.raises(BadConfig, match="every=0"):
+        replace(check, every=0)
+
+
+def test_a_score_that_fails_leaves_the_weights_that_were_trained(tmp_path):
+    def score(objective: nn.Module) -> dict[str, float]:
+        raise OSError("no images")
+
+    network, whole = tiny_network(), Recorded(tiny_network())
+    with pytest.raises(OSError, match="no images"):
+        run(network, SHORT, tmp_path / "fails", validate=Validator(every=2, score=score, headline="figure"))
+    train(whole, BATCHES, SHORT, tmp_path / "whole")
+    assert equal(weights_of(network), whole.seen[2])  # as before the third step
+
+
+# ---- precision
+
+
+def test_half_precision_runs_near_full_precision_and_keeps_full_weights(tmp_path):
+    found = {}
+    for precision in ("no", "bf16"):
         network = tiny_network()
-        runs.append(train(network, loss_of(network), BATCHES, replace(SHORT, workers=workers), tmp_path / str(workers)))
-    assert equal(*runs)
+        run(network, replace(SHORT, precision=precision, log_every=1), tmp_path / precision)
+        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+        assert all(value.dtype == torch.float32 for value in state_of(tmp_path / precision)[1].values())
+        found[precision] = [row["loss"] for row in rows_of(tmp_path / precision)]
+    assert found["bf16"] != found["no"]
+    assert found["bf16"] == pytest.approx(found["no"], rel=2**-8)  # bfloat16 keeps 8 bits
 
 
 # ---- it learns
@@ -380,7 +581,7 @@ def test_a_few_scenes_are_learnt_to_the_letter(tmp_path):
     settings = TrainSettings(
         steps=220, peak_rate=4e-3, warmup=40, weight_decay=0.0, average=0.0, workers=0, log_every=20
     )
-    train(network, loss_of(network), Same(batch), settings, tmp_path / "run")
+    train(SequenceObjective(network), Same(batch), settings, tmp_path / "run")
     network.eval()
     with torch.no_grad():
         image_tokens = network.encode_image(batch.pixels)
