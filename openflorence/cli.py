@@ -438,6 +438,7 @@ def train(
 def evaluate(
     benchmark: Annotated[str, typer.Argument(help="What to measure on: world, or data.")],
     model: ModelOption = None,
+    adapter: AdapterOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Scenes, or most images; 500, or all, if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first scene; training draws from 1000000 on.")] = 0,
     beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
@@ -450,9 +451,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="File for the scores as JSON.")] = None,
 ) -> None:
     """Score a checkpoint on data that it was not trained on."""
-    options, name, today = AskOptions(beams=beams), model or "nano", date.today().isoformat()
+    options, today = AskOptions(beams=beams), date.today().isoformat()
+    name = " with ".join(filter(None, (model or "nano", adapter)))
     if _one_of("benchmark", benchmark, ("world", "data")) == "world":
-        florence = load(model)
+        florence = load(model, adapter=adapter)
         with _progress("scenes", limit or 500, True) as advance:
             world = evaluate_world(florence, limit or 500, seed, task, options, advance=advance)
         row, table = as_row(world := replace(world, model=name, date=today)), as_markdown(world)
@@ -462,7 +464,7 @@ def evaluate(
         part, records = open_part(data, split, format, problems := Problems())
         if problems.counts:
             notes.print(str(problems))
-        florence = load(model)
+        florence = load(model, adapter=adapter)
         with _progress("images", min(limit or len(records), len(records)), True) as advance:
             held_out = evaluate_records(florence, records, part.root, task, options, limit=limit, advance=advance)
         held_out = replace(held_out, data=f"{part.name} {part.split}", model=name, date=today)

@@ -529,6 +529,10 @@ def test_the_command_line_takes_an_adapter(answering_folder, folder, tmp_path, m
     answer = load(answering_folder, adapter=folder).predict(tmp_path / "a.png", "caption", options=SHORT)
     assert (code, said.splitlines()[0]) == (0, answer.text.splitlines()[0])
     assert said != call(*run)[1]
+    scored = ("evaluate", "world", "--limit", 1, "--task", "caption", "-m", answering_folder, "--adapter", folder)
+    code, said = call(*scored)
+    assert code == 0
+    assert f"{answering_folder} with {folder}" in said
     code, said = call("doctor", answering_folder, "--adapter", folder)
     # By hand: one encoder and one decoder layer, two stages of one depth: 6 + 10 + 2 + 16 + 1 layers.
     assert code == 0
