@@ -32,12 +32,7 @@ def pose_pair(note: PairNote, image_wh: tuple[int, int]) -> Example:
     sentence = fill_sentence(task, words)
     region = _region(words, image_wh) if task.input == "region" else None
     answer = replace(read_answer(suffix, task, image_wh, input=words), raw="")
-    if (
-        task is FREE_TEXT
-        or answer.invalid
-        or not _is_written(answer, suffix)
-        or (task.input == "region" and not region)
-    ):
+    if task is FREE_TEXT or not _is_written(answer, suffix) or (task.input == "region" and region is None):
         return Example(FREE_TEXT, sentence, None, Answer(FREE_TEXT, image_wh, suffix, input=sentence))
     return Example(task, words if task.input == "text" else None, region, answer)
 

@@ -379,6 +379,15 @@ def test_a_pair_that_cannot_be_written_is_counted():
     assert problems.examples["target impossible"][0].startswith("a.png: answer: ")
 
 
+def test_an_answer_that_was_cut_is_no_target():
+    # As a model's own answer may be; written and read back, it would no longer say so.
+    example, problems = pair("<CAPTION>", "two cars"), Problems()
+    cut = replace(example, answer=replace(example.answer, truncated=True))
+    assert checked(example, RECORD, problems) is example
+    assert checked(cut, RECORD, problems) is None
+    assert problems.counts == {"target impossible": 1}
+
+
 def test_a_policy_outside_its_range_is_refused():
     for wrong in ({"order": "size"}, {"phrases": 0}, {"absent_share": 1.5}, {"min_score": -1}):
         with pytest.raises(BadConfig, match=re.escape(str(next(iter(wrong.values()))))):
