@@ -215,9 +215,9 @@ class RecordSource:
         """
         self.name, self.root, self.policy, self.change = name, root, policy, change
         self.weights = weigh_tasks(TASK_WEIGHTS if weights is None else weights)
-        self.records = [record for record in records if set(tasks_of(record)) & set(self.weights)]
+        self.records = [record for record in records if set(tasks_of(record, self.policy)) & set(self.weights)]
         if not self.records:
-            can = sorted({task for record in records for task in tasks_of(record)})
+            can = sorted({task for record in records for task in tasks_of(record, self.policy)})
             raise BadRecord(
                 f"{name}: none of {len(records)} images can be asked {', '.join(self.weights)}; "
                 f"they can be asked {', '.join(can) or 'nothing'}"
@@ -235,7 +235,7 @@ class RecordSource:
         image = read_image(path if path.is_absolute() else self.root / path)
         if self.change is not None:
             image, record = augment(image, record, rng, self.change)
-        can = set(tasks_of(record))
+        can = set(tasks_of(record, self.policy))
         weights = {name: weight for name, weight in self.weights.items() if name in can}
         posed = (pose(record, task, rng, self.policy) for task in choose_tasks(weights, targets, rng))
         return Item(image, _different(posed), record=record)
