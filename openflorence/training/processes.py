@@ -5,6 +5,7 @@ one. accelerate finds the device and joins the processes; it is imported only wh
 """
 
 import copy
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -38,6 +39,11 @@ class Processes:
             from accelerate import Accelerator, InitProcessGroupKwargs
         except ImportError:
             raise BadConfig("training needs accelerate, which is not here: pip install openflorence[train]") from None
+        if launched_with("DEEPSPEED"):
+            raise BadConfig(
+                "launched for DeepSpeed, which this loop does not use: what it would shard, `shard` does here; launch "
+                "with FSDP, or as several plain processes with shard=true"
+            )
         if missing := [name for name in trackers if find_spec(name) is None]:
             extra = "openflorence[train]" if missing == ["tensorboard"] else " ".join(missing)
             raise BadConfig(f"trackers name {', '.join(missing)}, not installed here: pip install {extra}")
@@ -97,6 +103,11 @@ class Processes:
             tracker.finish()
 
 
+def launched_with(what: str) -> bool:
+    """Whether `accelerate launch` was told to use something: "FSDP" or "DEEPSPEED"."""
+    return os.environ.get(f"ACCELERATE_USE_{what}", "false").lower() == "true"
+
+
 @dataclass(frozen=True)
 class Spread:
     """An objective over the processes of a run."""
@@ -118,11 +129,13 @@ class Spread:
 def spread(objective: nn.Module, processes: Processes, shard: bool) -> Spread:
     """Copy an objective to all processes, or shard it over them.
 
-    shard     keep only a share of weights, moments and averages on each process (FSDP). The weights are put together
-              for a whole batch at a time: the network is small enough for that, and processes whose batches differ
-              in their number of groups could not wait for one another in its middle.
+    shard     keep only a share of weights, moments and averages on each process (FSDP); also after
+              `accelerate launch --use_fsdp`, whose other options are not read. The weights are put together for a
+              whole batch at a time: the network is small enough for that, and processes whose batches differ in their
+              number of groups could not wait for one another in its middle.
     raises    BadConfig where sharding cannot be.
     """
+    shard = shard or launched_with("FSDP")
     if not shard or processes.count == 1:
         objective.to(processes.device)
         if processes.count == 1:

@@ -164,7 +164,7 @@ def _replace(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]
 # ---- what the arithmetic depends on
 
 
-def describe(**parts: Mapping[str, Any]) -> dict[str, Any]:
+def describe(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Flatten settings into what JSON can hold: {"train.peak_rate": 0.001, ...}."""
     flat: dict[str, Any] = {}
 

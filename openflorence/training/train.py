@@ -195,12 +195,13 @@ def _facts(objective: nn.Module, batches: Dataset[Batch], settings: TrainSetting
     config = getattr(batches, "config", None)
     plain = {name: value for name, value in vars(objective).items() if isinstance(value, (int, float, str))}
     known = {name: value for name, value in plain.items() if name != "training" and not name.startswith("_")}
-    return describe(
-        train={name: value for name, value in asdict(settings).items() if name not in FREE},
-        step={"batches": settings.accumulate * processes},
-        objective={"is": type(objective).__name__} | known,
-        data=asdict(config) if is_dataclass(config) and not isinstance(config, type) else {},
-    )
+    parts = {
+        "train": {name: value for name, value in asdict(settings).items() if name not in FREE},
+        "step": {"batches": settings.accumulate * processes},
+        "objective": {"is": type(objective).__name__} | known,
+        "data": asdict(config) if is_dataclass(config) and not isinstance(config, type) else {},
+    }
+    return describe(parts)
 
 
 def _from(batches: Dataset[Batch], start: int, settings: TrainSettings, processes: Processes) -> Iterator[Batch]:

@@ -99,6 +99,7 @@ def test_two_processes_end_as_one_with_the_joined_batch(name, folder, ended, joi
     averaged, weights, one = joined
     states = [load_file(ended / f"{name}.{rank}") for rank in (0, 1)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert bool(states[0]["sharded"]) == ("shard" in name)
     check_alike(states[0], weights, "weights/")
     check_alike(states[0], averaged, "average/")
     assert losses_of(one) == pytest.approx(losses_of(ended / folder), abs=2e-4)
@@ -110,6 +111,7 @@ def test_two_processes_end_as_one_with_the_joined_batch(name, folder, ended, joi
 def test_a_process_whose_batch_is_empty_changes_nothing(name, folder, ended, halved):
     averaged, weights, one = halved
     found = load_file(ended / f"{name}.0")
+    assert bool(found["sharded"]) == ("shard" in name)
     check_alike(found, weights, "weights/")
     check_alike(found, averaged, "average/")
     assert losses_of(one) == pytest.approx(losses_of(ended / folder), abs=2e-4)
@@ -156,6 +158,12 @@ def test_what_is_not_installed_is_named_before_anything_starts(monkeypatch, tmp_
         Processes("no", ("wandb",), tmp_path)
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(BadConfig, match=r"accelerate.*pip install openflorence\[train\]"):
+        Processes("no", (), tmp_path)
+
+
+def test_a_launch_for_deepspeed_is_refused_with_what_to_do_instead(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(BadConfig, match=r"DeepSpeed.*shard=true"):
         Processes("no", (), tmp_path)
 
 

@@ -3,6 +3,7 @@
 Every process leaves the weights and averages it ended with; test_processes.py compares them with runs of one process.
 """
 
+import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import SIDE_PX, WORLD, tiny_network, world_text
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset
 
 from openflorence.data.mixture import Batch, DrawnSource, Mixture, MixtureConfig
@@ -20,7 +22,7 @@ from openflorence.training.tower import TowerStart
 from openflorence.training.train import TrainSettings, Validator, train
 
 STEPS = 3
-SETTINGS = TrainSettings(steps=STEPS, warmup=1, workers=0, log_every=1, save_every=2, average=0.5, clip=0.5)
+SETTINGS = TrainSettings(steps=STEPS, warmup=1, workers=0, log_every=1, save_every=STEPS, average=0.5, clip=0.5)
 
 
 def score(module: nn.Module) -> dict[str, float]:
@@ -28,7 +30,7 @@ def score(module: nn.Module) -> dict[str, float]:
     return {"size": float(module.network.projector.project.weight.norm())}
 
 
-JUDGE = Validator(every=2, score=score, headline="size")
+JUDGE = Validator(every=STEPS, score=score, headline="size")
 
 
 class Stopped(Exception):
@@ -50,35 +52,49 @@ class Changed(Dataset[Batch]):
         return replace(batch, pairs=()) if self.empty and number % 2 else batch
 
 
+class Watched(SequenceObjective):
+    """Notes whether it was one of a sharded kind when it was called."""
+
+    sharded = False
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        Watched.sharded = isinstance(self, FSDPModule)
+        return super().forward(batch)
+
+
 def run(folder: Path, batches: Dataset[Batch], settings: TrainSettings = SETTINGS) -> tuple[dict, dict[str, Tensor]]:
     """One run on the sequence loss; gives its averaged weights, and the weights of the network it was given."""
-    objective = SequenceObjective(tiny_network(seed=3))
+    objective = Watched(tiny_network(seed=3))
     averaged = train(objective, batches, settings, folder, validate=JUDGE)
     return averaged, {name: value.detach() for name, value in objective.named_parameters()}
+
+
+def keep(name: str, folder: Path, averaged: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Leave what this process ended with."""
+    tensors = {f"average/{key}": value for key, value in averaged.items()}
+    tensors |= {f"weights/{key}": value for key, value in weights.items()}
+    rank = torch.distributed.get_rank()
+    save_file(tensors | {"sharded": torch.tensor(Watched.sharded)}, folder / f"{name}.{rank}")
 
 
 def main(folder: Path) -> None:
     """All runs of two processes."""
     torch.set_num_threads(1)
-    shard = replace(SETTINGS, shard=True)
-    ended = {
-        "copied": run(folder / "copied", Changed(2)),
-        "sharded": run(folder / "sharded", Changed(2), shard),
-        "accumulated": run(folder / "accumulated", Changed(1), replace(SETTINGS, accumulate=2)),
-        "sharded and accumulated": run(folder / "both", Changed(1), replace(shard, accumulate=2, recompute=True)),
-        "one empty": run(folder / "empty", Changed(2, empty=True)),
-        "one empty, sharded": run(folder / "empty sharded", Changed(2, empty=True), shard),
-    }
-    with suppress(Stopped):  # at the last step; the state is of the second
-        run(folder / "stopped", Changed(2, end=2 * (STEPS - 1)), shard)
-    ended["taken up copied"] = run(folder / "stopped", Changed(2))
+    shard, twice = replace(SETTINGS, shard=True), replace(SETTINGS, accumulate=2, recompute=True)
+    keep("copied", folder, *run(folder / "copied", Changed(2)))
+    keep("sharded", folder, *run(folder / "sharded", Changed(2), shard))
+    keep("accumulated", folder, *run(folder / "accumulated", Changed(1), twice))
+    os.environ["ACCELERATE_USE_FSDP"] = "true"  # as `accelerate launch --use_fsdp` does
+    keep("sharded and accumulated", folder, *run(folder / "both", Changed(1), twice))
+    del os.environ["ACCELERATE_USE_FSDP"]
+    keep("one empty", folder, *run(folder / "empty", Changed(2, empty=True)))
+    keep("one empty, sharded", folder, *run(folder / "empty sharded", Changed(2, empty=True), shard))
+    with suppress(Stopped):  # at the last step; the state is of the one before
+        run(folder / "stopped", Changed(2, end=2 * (STEPS - 1)), replace(shard, save_every=STEPS - 1))
+    keep("taken up copied", folder, *run(folder / "stopped", Changed(2)))
     start = TowerStart(tiny_network(seed=3), blur_bins=5.0, first_location=world_text().first_location)
     train(start, Changed(2, scenes=True), SETTINGS, folder / "tower")
-    ended["tower"] = {}, {name: value.detach() for name, value in start.named_parameters()}
-    rank = torch.distributed.get_rank()
-    for name, (averaged, weights) in ended.items():
-        tensors = {f"average/{key}": value for key, value in averaged.items()}
-        save_file(tensors | {f"weights/{key}": value for key, value in weights.items()}, folder / f"{name}.{rank}")
+    keep("tower", folder, {}, {name: value.detach() for name, value in start.named_parameters()})
     torch.distributed.destroy_process_group()
 
 
