@@ -129,6 +129,10 @@ class Source(Protocol):
     def size(self) -> int:
         """Images of one pass; 0 when there is no end."""
 
+    @property
+    def facts(self) -> str:
+        """All that its items depend on, as far as it can be told: a run is not taken up with another source."""
+
     def item(self, place: int, targets: int, rng: np.random.Generator, problems: Problems) -> Item:
         """Give the image of a place and up to `targets` examples about it.
 
@@ -181,6 +185,11 @@ class DrawnSource:
         if not 0 <= self.large_share <= 1:
             raise BadConfig(f"large_share {self.large_share}: a share is from 0 to 1")
 
+    @property
+    def facts(self) -> str:
+        """All that its items depend on."""
+        return repr(self)
+
     def item(self, place: int, targets: int, rng: np.random.Generator, problems: Problems) -> Item:
         """Draw the scene of a place and pose `targets` tasks, fewer where the scene cannot pose some."""
         side_px = self.side_px * (2 if chance(rng, self.large_share) else 1)
@@ -228,6 +237,11 @@ class RecordSource:
         """Images of one pass."""
         return len(self.records)
 
+    @property
+    def facts(self) -> str:
+        """All that its items depend on, but for the notes themselves: of those only how many images there are."""
+        return f"{self.name}: {self.size} images, {self.weights}, {self.policy}, {self.change}"
+
     def item(self, place: int, targets: int, rng: np.random.Generator, problems: Problems) -> Item:
         """Read the image of a place, change it with its regions, and pose up to `targets` tasks, each only once."""
         record = self.records[place]
@@ -262,6 +276,7 @@ class MixtureConfig:
     longest_prompt: int = 1024  # tokens; a longer question is left out
     keep_scenes: bool = False  # put drawn scenes into the batch, for losses on their exact truth
     seed: int = 0
+    mixed: tuple[str, ...] = ()  # filled in by the mixture: share and facts of every source
 
     def __post_init__(self) -> None:
         if min(self.images, self.buckets, self.side_px) < 1 or min(self.targets, self.seed) < 0:
@@ -288,8 +303,10 @@ class Mixture(Dataset[Batch]):
         raises   BadConfig for no source, a share below 0, or one so small that it would never come.
         """
         self.sources = [source for source, _ in sources]
-        self.config, self.text, self.batches = config, text, batches
+        self.text, self.batches = text, batches
         self.counts = share_out([share for _, share in sources], _ROUND)
+        shares = zip(self.counts, self.sources, strict=True)
+        self.config = replace(config, mixed=tuple(f"{count}/{_ROUND} {source.facts}" for count, source in shares))
         for source, (_, share), count in zip(self.sources, sources, self.counts, strict=True):
             if share > 0 and count == 0:
                 raise BadConfig(f"source {source.name!r} has a share below 1 in {_ROUND}: raise it, or leave it out")

@@ -405,3 +405,10 @@ def test_a_batch_in_which_nothing_can_be_asked_has_no_pairs():
 def test_a_mixture_that_cannot_be_drawn_is_refused(changes, message):
     with pytest.raises(BadConfig, match=message):
         drawn_mixture(**changes)
+
+
+def test_a_mixture_says_what_it_is_made_of():
+    one, other = drawn_mixture(), drawn_mixture(weights={"detect": 1.0})
+    assert one.config.mixed != other.config.mixed
+    assert one.config.mixed == drawn_mixture().config.mixed
+    assert one.config.mixed[0].startswith("240/240 DrawnSource(")
