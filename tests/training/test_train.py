@@ -164,6 +164,29 @@ def test_settings_outside_their_range_are_refused(changes):
         replace(SHORT, **changes)
 
 
+def test_a_step_is_torchs_own_on_the_mean_over_tokens(tmp_path):
+    ours, plain = tiny_network(), tiny_network()
+    settings = replace(SHORT, steps=1, log_every=1, clip=0.3, weight_decay=0.0, average=0.0)
+    run(ours, settings, tmp_path)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=settings.rate(0), betas=settings.betas, weight_decay=0.0)
+    parts = SequenceObjective(plain)(BATCHES[0])
+    (parts["loss"] / parts["units"]).backward()
+    norm = nn.utils.clip_grad_norm_(plain.parameters(), settings.clip)
+    assert norm > settings.clip
+    optimizer.step()
+    (row,) = rows_of(tmp_path)
+    assert row["norm"] == pytest.approx(norm.item(), rel=1e-3)  # four digits are logged
+    wanted = weights_of(plain)
+    for name, value in weights_of(ours).items():
+        if not name.endswith("k_proj.bias"):  # their gradients are nothing but rounding
+            # A step is 1e-3 long, and Adam's first hardly depends on the size of a gradient: 1e-8 is its epsilon.
+            assert torch.allclose(value, wanted[name], rtol=0, atol=1e-5), name
+    state = state_of(tmp_path)[1]
+    gradient = plain.projector.project.weight.grad
+    moment = state["exp_avg/network.projector.project.weight"]
+    assert torch.allclose(moment, (1 - settings.betas[0]) * gradient, rtol=1e-3, atol=1e-9)
+
+
 # ---- averages and the log
 
 
