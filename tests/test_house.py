@@ -29,8 +29,8 @@ HOUSE = {
     "model": "config tokenizer sources images files linear davit seq2seq florence fast settings layouts checkpoint hub "
     "doctor adapter_files adapters decode predict",
     "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
-    "coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget wording "
-    "augment mixture",
+    "coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget "
+    "wording augment mixture",
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics detection figures scoring heldout benchmarks report",

@@ -243,8 +243,9 @@ def _ring(line: NDArray[np.int32], vertices: int, x0: int, y0: int) -> Polygon:
     stops = np.arange(vertices) * passed[-1] / vertices
     closed = np.vstack((line, line[:1]))
     xs, ys = np.interp(stops, passed, closed[:, 0]), np.interp(stops, passed, closed[:, 1])
+    # To a sixty-fourth of a pixel: the last digits of roots and sums are not the same on every machine.
     return tuple(
-        Point((x + 0.5) / _TRACE_SCALE - 1 + x0, (y + 0.5) / _TRACE_SCALE - 1 + y0)
+        Point(*(round(((v + 0.5) / _TRACE_SCALE - 1 + start) * 64) / 64 for v, start in ((x, x0), (y, y0))))
         for x, y in zip(xs.tolist(), ys.tolist(), strict=True)
     )
 

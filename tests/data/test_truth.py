@@ -205,19 +205,20 @@ def test_polygons_cover_the_visible_mask():
         for thing in scene.things:
             rings = polygons(scene, thing)
             assert 1 <= len(rings) <= 6
+            assert [len(ring) for ring in rings] == [20] + [10] * (len(rings) - 1)
             drawn = np.zeros(scene.owner.shape, bool)
             for ring in rings:
-                assert 3 <= len(ring) <= 20
                 assert min(range(len(ring)), key=lambda i: (ring[i].y, ring[i].x)) == 0
                 turn = sum(a.x * b.y - b.x * a.y for a, b in zip(ring, (*ring[1:], ring[0]), strict=True))
                 assert turn > 0  # clockwise, y pointing down
                 drawn |= filled(ring, scene.image_wh)
             mask = scene.mask(thing)
             scores.append((drawn & mask).sum() / (drawn | mask).sum())
-    # Measured: 0.97, 0.91, 0.85; the worst are small umbrellas.
-    assert np.median(scores) > 0.95
-    assert np.quantile(scores, 0.05) > 0.9
-    assert min(scores) > 0.8
+    # Measured: 0.94, 0.82, 0.77. Equal steps cut corners: with as many vertices placed at the corners it was 0.97, but
+    # where those are cannot be learnt (docs/log.md).
+    assert np.median(scores) > 0.93
+    assert np.quantile(scores, 0.05) > 0.8
+    assert min(scores) > 0.75
 
 
 def filled(ring, image_wh) -> np.ndarray:

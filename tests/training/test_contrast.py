@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import SIDE_PX, WORLD, tiny_network, world_text
 from torch import Tensor, multiprocessing, nn
 
-from openflorence.data.mixture import IGNORED, Batch, DrawnMixture, MixtureConfig, Pairs
+from openflorence.data.mixture import IGNORED, Batch, DrawnSource, Mixture, MixtureConfig, Pairs
 from openflorence.data.world import WorldConfig
 from openflorence.training.contrast import ContrastObjective, read_texts, spread_losses, true_matches
 
@@ -21,10 +21,11 @@ PLAIN = replace(
 )
 
 
-def captions(images: int, steps: int = 1, world: WorldConfig = PLAIN) -> DrawnMixture:
+def captions(images: int, steps: int = 1, world: WorldConfig = PLAIN) -> Mixture:
     """Scenes and what is said of them."""
-    config = MixtureConfig(worlds=(world,), side_px=SIDE_PX, images=images, targets=1, weights={"caption": 1.0})
-    return DrawnMixture(config, world_text(), steps)
+    config = MixtureConfig(side_px=SIDE_PX, images=images, targets=1)
+    source = DrawnSource(worlds=(world,), side_px=SIDE_PX, weights={"caption": 1.0})
+    return Mixture([(source, 1.0)], config, world_text(), steps)
 
 
 def pairs_of(rows: list[int], texts: list[list[int]]) -> Pairs:

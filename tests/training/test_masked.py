@@ -8,14 +8,15 @@ import torch
 from tiny import SIDE_PX, WORLD, tiny_network, world_text
 from torch import Tensor, nn
 
-from openflorence.data.mixture import Batch, DrawnMixture, MixtureConfig
+from openflorence.data.mixture import Batch, DrawnSource, Mixture, MixtureConfig
 from openflorence.errors import BadConfig
 from openflorence.training.masked import MaskedObjective, draw_patches, enlarge, masked_features
 
 
 def drawn_pixels(images: int, side_px: int = SIDE_PX) -> Tensor:
-    config = MixtureConfig(worlds=(WORLD,), side_px=side_px, images=images, targets=0)
-    return DrawnMixture(config, world_text(), 1)[0].pixels
+    config = MixtureConfig(side_px=side_px, images=images, targets=0)
+    source = DrawnSource(worlds=(WORLD,), side_px=side_px)
+    return Mixture([(source, 1.0)], config, world_text(), 1)[0].pixels
 
 
 # ---- what is hidden
