@@ -60,6 +60,7 @@ class FinetuneSettings:
     peak_rate: float = 1e-5  # highest learning rate; adapters and nano want ten to fifty times as much
     warmup_share: float = 0.05  # of the steps
     side_px: int = 0  # side of the input; 0 for the checkpoint's own
+    blur_bins: float = 0.0  # width of a location's target, in bins; 0 as published, 3 as nano was taught
     order: str = "area"  # of regions in a target: area, left or given
     flip: float = 0.5  # share of images mirrored, where nothing forbids it
     crop: float = 0.3  # share of images cropped, where nothing forbids it
@@ -129,7 +130,7 @@ def finetune(
     plan = _plan(settings, len(parts.train))
     mixture = Mixture(sources, _batches(settings, florence), text, plan.steps * plan.accumulate)
     report(prepare(network, settings.how, rank=settings.rank))
-    objective = SequenceObjective(network)
+    objective = SequenceObjective(network, settings.blur_bins, text.first_location)
     headline = next((name for name in headlines if name in before), "")
     if not headline:
         raise BadConfig(
