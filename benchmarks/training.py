@@ -25,7 +25,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Florence2ForConditionalGeneration
 
-from benchmarks.against_transformers import ROOT, build_peer, commit, matrix_rate, processor, twin
+from benchmarks.against_transformers import (
+    ROOT,
+    ROWS,
+    build_peer,
+    commit,
+    image_token,
+    matrix_rate,
+    processor,
+    twin,
+)
 from openflorence.data.mixture import IGNORED, Batch, DrawnSource, Mixture, MixtureConfig, Pairs
 from openflorence.data.truth import vocabulary_texts
 from openflorence.model.config import BASE, NANO, FlorenceConfig, native_rows, with_vocab
@@ -109,15 +118,16 @@ def measure(name: str, targets: int) -> dict[str, object]:
     size = SIZES[name]
     torch.manual_seed(0)
     text = train_text(vocabulary_texts(), NANO.text.vocab)
-    config = without_dropout(with_vocab(size.config, native_rows(text.size)))
+    rows = native_rows(text.size) if name == "nano" else ROWS  # base as published, whatever words it is trained on
+    config = without_dropout(with_vocab(size.config, rows))
     peer = build_peer(config).train()
     network = twin(peer, config.side_px).train()  # the same tensors: both sides see the same weights at every step
     images = size.images if targets > 1 else size.images * 6  # as many pairs either way
     batch = draw(text, config, images, targets)
-    sides = {"ours": our_step(network, batch), "transformers": plain_steps(peer, batch, config, text, size.peer_pairs)}
+    sides = {"ours": our_step(network, batch), "transformers": plain_steps(peer, batch, config, size.peer_pairs)}
     losses = {side: step() for side, step in sides.items()}
     with FlopCounterMode(display=False) as counter:
-        plain_steps(peer, batch, config, text, size.peer_pairs)()
+        plain_steps(peer, batch, config, size.peer_pairs)()
     peer_flops = counter.get_total_flops()
     timed = {side: Timed() for side in sides}
     for _ in range(size.repeats):
@@ -169,19 +179,17 @@ def our_step(network: nn.Module, batch: Batch) -> Callable[[], float]:
         loss.backward()
         nn.utils.clip_grad_norm_(objective.parameters(), CLIP)
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
 
 
 def plain_steps(
-    peer: Florence2ForConditionalGeneration, batch: Batch, config: FlorenceConfig, text: Text, size: int
+    peer: Florence2ForConditionalGeneration, batch: Batch, config: FlorenceConfig, size: int
 ) -> Callable[[], float]:
     """As many steps as the pairs make batches of `size`, each with its images again; gives the loss over all tokens."""
     rows = shuffled_pairs(batch)
-    batches = [
-        plain_batch(batch.pixels, rows[start : start + size], config, text) for start in range(0, len(rows), size)
-    ]
+    batches = [plain_batch(batch.pixels, rows[start : start + size], config) for start in range(0, len(rows), size)]
     optimizer = torch.optim.AdamW(peer.parameters(), lr=RATE)
 
     def steps() -> float:
@@ -193,7 +201,7 @@ def plain_steps(
             nn.utils.clip_grad_norm_(peer.parameters(), CLIP)
             optimizer.step()
             count = int((inputs["labels"] != IGNORED).sum())
-            total, tokens = total + float(loss) * count, tokens + count
+            total, tokens = total + loss.item() * count, tokens + count
         return total / tokens
 
     return steps
@@ -219,9 +227,9 @@ def unpadded(group: Pairs) -> list[Row]:
     return found
 
 
-def plain_batch(pixels: Tensor, rows: list[Row], config: FlorenceConfig, text: Text) -> dict[str, Tensor]:
+def plain_batch(pixels: Tensor, rows: list[Row], config: FlorenceConfig) -> dict[str, Tensor]:
     """What the processor and a collator of a transformers recipe give."""
-    places = [text.size] * config.image_tokens  # the <image> placeholder is the entry right behind the vocabulary
+    places = [image_token(config)] * config.image_tokens
     ids = pad([places + prompt for _, prompt, _ in rows], PAD)
     return {
         "pixel_values": pixels[[image for image, _, _ in rows]],

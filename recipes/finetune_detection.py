@@ -5,7 +5,7 @@
 data       a COCO, YOLO (detect or segment), Pascal VOC or LabelMe folder; its "val" part, or a tenth, is held out
 hardware   nano: a processor, minutes. base: 12 GB of GPU memory at images=4; less with how=lora and recompute=true
            (not measured here). Several GPUs: accelerate launch -m openflorence.cli train finetune_detection ...
-scores     AP, AP50, AP75 and AP50 of every category, before and after; nano on blood cells is in docs/results.md
+scores     AP, AP50, AP75 and AP50 of every category, before and after; what was measured is in docs/results.md
 """
 
 from collections.abc import Callable
