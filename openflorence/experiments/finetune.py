@@ -8,7 +8,6 @@ not forgotten. "world" draws scenes, for nano; a folder is any data set; "self" 
 training, about images of the data set: its own answers are the targets, which needs no other data.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from openflorence.data.problems import Problems
 from openflorence.data.targets import Order, Policy
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig
+from openflorence.evaluation.figures import write_report
 from openflorence.evaluation.heldout import spread, validator
 from openflorence.experiments.pretrain import set_side
 from openflorence.model.checkpoint import save_checkpoint
@@ -150,7 +150,7 @@ def finetune(
     save_checkpoint(whole.eval(), text, checkpoint)
     after = score(whole)
     report(f"after:  {_in_words(after)}")
-    _write_json(settings.out / "scores.json", {"before": before, "after": after, "problems": parts.problems.as_row()})
+    write_report({"before": before, "after": after, "problems": parts.problems.as_row()}, settings.out / "scores.json")
     return checkpoint
 
 
@@ -259,12 +259,6 @@ def _best(folder: Path, last: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 def _in_words(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in scores.items()) or "nothing to score"
-
-
-def _write_json(path: Path, row: Mapping[str, object]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 Some = TypeVar("Some", bound=FinetuneSettings)

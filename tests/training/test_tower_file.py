@@ -71,8 +71,12 @@ def test_a_tower_goes_into_another_number_type(saved):
 
 
 def test_a_tower_fits_whatever_its_drop_path_was(saved):
-    _, path = saved
-    load_tower(tiny_network(dropout=0.3), path)
+    source, path = saved
+    network = tiny_network(seed=5, dropout=0.3)
+    load_tower(network, path)
+    weights = source.tower.state_dict()
+    assert weights
+    assert all(torch.equal(value, weights[name]) for name, value in network.tower.state_dict().items())
 
 
 def test_a_save_that_fails_leaves_what_was_there(saved):
