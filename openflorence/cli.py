@@ -36,7 +36,7 @@ from openflorence.data.album import write_scenes
 from openflorence.data.problems import Problems
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
-from openflorence.evaluation.benchmarks import as_markdown, as_row, evaluate_world
+from openflorence.evaluation.drawn import as_markdown, as_row, evaluate_world
 from openflorence.evaluation.figures import write_report
 from openflorence.evaluation.heldout import evaluate_records, open_part
 from openflorence.experiments.settings import parse_settings

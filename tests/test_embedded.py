@@ -13,7 +13,7 @@ from openflorence.data.chance import dice
 from openflorence.data.mixture import FIRST_TRAINING_SEED
 from openflorence.data.truth import examples
 from openflorence.data.world import draw_scene
-from openflorence.evaluation.benchmarks import WORLD, evaluate_world
+from openflorence.evaluation.drawn import WORLD, evaluate_world
 from openflorence.model.hub import resolve
 from openflorence.model.predict import AskOptions, Florence
 

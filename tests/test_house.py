@@ -33,7 +33,8 @@ HOUSE = {
     "wording augment mixture",
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
-    "evaluation": "metrics detection figures scoring heldout benchmarks report",
+    "evaluation": "metrics captions detection phrases results figures scoring heldout drawn transcript official "
+    "benchmarks paper compare report",
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from openflorence.contract.regions import Region
 from openflorence.errors import BadConfig
-from openflorence.evaluation.metrics import Figure, middle_half
+from openflorence.evaluation.metrics import Figure, image_weights, middle_half
 
 # "constant": all alike, so that the earlier image and in it the earlier box goes first; "order": the first box of every
 # image, then the second one of every image; "probability": Region.score, last where the decoder gave none.
@@ -133,8 +133,7 @@ def _resampled(evaluation: Any, images: int, categories: int, rounds: int, seed:
     """
     if images < 2:
         rounds = 0
-    rng = np.random.Generator(np.random.PCG64(seed))
-    weights = rng.multinomial(images, np.full(images, 1 / images), size=rounds)
+    weights = image_weights(images, rounds, seed)
     judged = [evaluation.evalImgs[i * images : (i + 1) * images] for i in range(categories)]
     return np.stack([_weighted(rows, weights, evaluation.params.recThrs) for rows in judged], axis=2)
 

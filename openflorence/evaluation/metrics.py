@@ -145,6 +145,15 @@ def f1_parts(right: float, predicted: float, true: float) -> Parts:
     return Parts(2 * right, predicted + true)
 
 
+def image_weights(images: int, rounds: int, seed: int = 0) -> NDArray[np.int64]:
+    """How often each image is drawn when as many are drawn with replacement: (rounds, images).
+
+    promise   the same for the same three numbers: figures of two models on the same images are resampled in pairs.
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    return rng.multinomial(images, np.full(images, 1 / images), size=rounds)
+
+
 def half_width(parts: NDArray[np.float64], rounds: int = 1000, seed: int = 0) -> float | None:
     """Half of the 95 % interval of a figure, had other images of the same kind been drawn.
 
@@ -155,10 +164,7 @@ def half_width(parts: NDArray[np.float64], rounds: int = 1000, seed: int = 0) ->
     """
     if len(parts) < 2 or not parts[:, 1].any():
         return None
-    images = len(parts)
-    rng = np.random.Generator(np.random.PCG64(seed))
-    weights = rng.multinomial(images, np.full(images, 1 / images), size=rounds)
-    right, whole = (weights @ parts).T
+    right, whole = (image_weights(len(parts), rounds, seed) @ parts).T
     return middle_half(right[whole > 0] / whole[whole > 0])
 
 

@@ -17,7 +17,7 @@ from openflorence.data.mixture import FIRST_TRAINING_SEED
 from openflorence.data.truth import vocabulary_texts
 from openflorence.data.world import WorldConfig, draw_scene
 from openflorence.errors import BadConfig, BadPrompt
-from openflorence.evaluation.benchmarks import WorldScores, as_markdown, evaluate_world, pose, write_world_report
+from openflorence.evaluation.drawn import WorldScores, as_markdown, evaluate_world, pose, write_world_report
 from openflorence.model.checkpoint import Checkpoint
 from openflorence.model.config import NANO, with_vocab
 from openflorence.model.florence import Network, init_weights
