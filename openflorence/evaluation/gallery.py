@@ -1,0 +1,172 @@
+"""The images that are worth a look: the worst, the best, and those that two models answered differently.
+
+What is true and what was said are drawn side by side, small enough for a page that holds all its pictures.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from openflorence.contract.regions import Answer, Box, Point, Region
+from openflorence.errors import OpenFlorenceError
+from openflorence.evaluation.compare import Apart, Comparison
+from openflorence.evaluation.figures import percent
+from openflorence.evaluation.pages import Card, Gallery, Heading, Piece, Shot
+from openflorence.evaluation.results import Exhibit, Results
+
+SIDE_PX = 480  # longest side of a picture on the page
+QUESTIONS = 3  # of one image that are shown
+LABEL_LETTERS = 60  # of one label that are drawn
+QUALITY = 85  # of JPEG
+
+
+def worst_and_best(results: Results, most: int) -> list[Piece]:
+    """Give the images that scored least and most in the headline figure, each group under its heading.
+
+    most      images in each group; fewer when there are not twice as many.
+    returns   one group where all images score the same, or none has a score of its own; nothing without exhibits.
+    """
+    shown: dict[str, list[Exhibit]] = {}
+    for exhibit in results.exhibits:
+        shown.setdefault(exhibit.image, []).append(exhibit)
+    scores = _scores(results)
+    ranked = sorted((name for name in shown if name in scores), key=lambda name: (scores[name], -_regions(shown[name])))
+    if not shown or most < 1:
+        return []
+    if not ranked or scores[ranked[0]] == scores[ranked[-1]]:
+        alike = ranked or list(shown)
+        title = "Pictures" if not ranked or len(ranked) == 1 else "Pictures; every image scores the same"
+        return [Heading(title, 3), Gallery([_card(name, shown[name], scores.get(name)) for name in alike[:most]])]
+    most = min(most, len(ranked) // 2)
+    # Of equal scores the images with most to find come first, on both sides: they tell more.
+    best = sorted(ranked, key=lambda name: (-scores[name], -_regions(shown[name])))
+    groups = (("Worst", ranked[:most]), ("Best", best[:most]))
+    pieces: list[Piece] = []
+    for title, names in groups:
+        pieces += [Heading(f"{title} pictures", 3), Gallery([_card(name, shown[name], scores[name]) for name in names])]
+    return pieces
+
+
+def furthest_apart(comparison: Comparison) -> list[Piece]:
+    """Give the images on which two models differ most, where they can be looked at."""
+    cards = [_apart_card(one, comparison.names) for one in comparison.apart if one.exhibits]
+    return [Heading("Where they differ most", 3), Gallery(cards)] if cards else []
+
+
+def _scores(results: Results) -> dict[str, float]:
+    """What each image scores in the headline figure; an image that has no say is left out."""
+    if not results.measured:
+        return {}
+    by_image = next(iter(results.measured.values())).by_image
+    return {name: float(value) for name, value in zip(results.images, by_image, strict=True) if not np.isnan(value)}
+
+
+def _regions(exhibits: Iterable[Exhibit]) -> int:
+    return sum(len(exhibit.true.regions) for exhibit in exhibits)
+
+
+# ---- cards
+
+Sides = Sequence[tuple[str, Answer]]  # whose answer, the truth first, and what it is
+
+
+def _card(name: str, exhibits: Sequence[Exhibit], score: float | None) -> Card:
+    """Show one image: its first questions, the truth and the answer of each."""
+    asked = [(one, (("truth", one.true), ("answer", one.said))) for one in exhibits]
+    return Card(name, "" if score is None else percent(score), *_asked(asked))
+
+
+def _apart_card(apart: Apart, names: tuple[str, str]) -> Card:
+    """Show one image on which two models differ: the truth and what each said."""
+    asked = [
+        (one, (("truth", one.true), (names[0], one.said), (names[1], other.said))) for one, other in apart.exhibits
+    ]
+    return Card(apart.image, " → ".join(map(percent, apart.values)), *_asked(asked))
+
+
+def _asked(asked: Sequence[tuple[Exhibit, Sides]]) -> tuple[list[Shot], list[tuple[str, str]]]:
+    """The pictures of an image's first questions, and their words."""
+    shots: list[Shot] = []
+    lines: list[tuple[str, str]] = []
+    for exhibit, sides in asked[:QUESTIONS]:
+        task = exhibit.true.task
+        lines.append(("asked", exhibit.question))
+        if task.form != "text":
+            shots += [_shot(exhibit, answer, f"{side}: {_count(answer)}{_flaws(answer)}") for side, answer in sides]
+            continue
+        if not shots or task.input == "region":  # one picture is enough, unless another place is asked about
+            shots.append(_shot(exhibit, replace(exhibit.true, text=""), ""))
+        lines += [(side, (answer.text or "(nothing)") + _flaws(answer)) for side, answer in sides]
+    if len(asked) > QUESTIONS:
+        lines.append(("not shown", f"{len(asked) - QUESTIONS} more questions about this image"))
+    return shots, lines
+
+
+def _count(answer: Answer) -> str:
+    regions = len(answer.regions)
+    return {0: "nothing", 1: "1 region"}.get(regions, f"{regions} regions")
+
+
+def _flaws(answer: Answer) -> str:
+    """Say what was wrong with an answer beside its content."""
+    flaws = ["cut by the token limit"] if answer.truncated else []
+    flaws += [f"{answer.invalid} pieces unreadable"] if answer.invalid else []
+    return f" ({', '.join(flaws)})" if flaws else ""
+
+
+# ---- pictures
+
+
+def _shot(exhibit: Exhibit, answer: Answer, caption: str) -> Shot:
+    """Draw one answer; a picture that cannot be opened or drawn on is said, and the page goes on."""
+    try:
+        picture = exhibit.picture()
+        drawn = _small(answer, picture).draw()
+    except (OSError, OpenFlorenceError) as error:
+        return Shot(caption, "", f"The picture cannot be shown: {error}")
+    return Shot(caption, data_uri(drawn))
+
+
+def _small(answer: Answer, picture: Image.Image) -> Answer:
+    """The answer on a picture that fits the page, its regions moved along, its labels short enough to be read."""
+    factor = min(1.0, SIDE_PX / max(picture.size))
+    regions = tuple(replace(region, label=_cut(region.label)) for region in answer.regions)
+    if factor == 1.0 or picture.size != tuple(answer.image_wh):  # another size is for draw to refuse
+        return replace(answer, regions=regions, image=picture)
+    wh = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    scale = (wh[0] / picture.width, wh[1] / picture.height)
+    small = picture.convert("RGB").resize(wh, Image.Resampling.LANCZOS)
+    return replace(answer, image_wh=wh, regions=tuple(_moved(region, scale) for region in regions), image=small)
+
+
+def _moved(region: Region, scale: tuple[float, float]) -> Region:
+    def points(ring: Iterable[Point]) -> tuple[Point, ...]:
+        return tuple(Point(x * scale[0], y * scale[1]) for x, y in ring)
+
+    box = region.box and Box(*(value * scale[i % 2] for i, value in enumerate(region.box)))
+    quad: Any = region.quad and points(region.quad)
+    return replace(region, box=box, quad=quad, polygons=tuple(points(ring) for ring in region.polygons))
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LABEL_LETTERS else f"{label[:LABEL_LETTERS].rstrip()}…"
+
+
+def data_uri(picture: Image.Image) -> str:
+    """Give a picture as a data URI, as PNG or JPEG, whichever is smaller.
+
+    returns   as PNG what was drawn, with its edges as they are; photographs as JPEG without the halving of colours that
+              blurs thin lines.
+    """
+    files = {}
+    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": QUALITY, "subsampling": 0})):
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, kind, **options)
+        files[kind] = buffer.getvalue()
+    kind = min(files, key=lambda kind: len(files[kind]))
+    return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode()}"

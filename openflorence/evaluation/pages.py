@@ -1,0 +1,258 @@
+"""What stands on a page, as plain pieces; and the pieces as Markdown and as HTML.
+
+The HTML page holds all that it shows: no scripts, styles, fonts or pictures from elsewhere, and its policy forbids the
+browser to fetch any. Every text that came from data is escaped here and nowhere else.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from openflorence.evaluation.look import SCRIPT, STYLE
+
+LONGEST = 1000  # letters of a text that are shown
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; one of the second level also stands in the list of contents."""
+
+    text: str
+    level: int = 2  # 1..4
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph."""
+
+    text: str
+    look: str = ""  # "", "note" for small print, "verdict" for what matters
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table that is more than its words."""
+
+    text: str
+    bar: float | None = None  # a share in 0..1, shown as a bar behind the words
+    svg: str = ""  # a small chart in place of the words; Markdown has the words
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column names the row."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    ours: frozenset[int] = frozenset()  # columns that stand out
+    charts: frozenset[int] = frozenset()  # columns of charts, which Markdown leaves out
+    sortable: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing, and the table beside it that says the same; Markdown has the table."""
+
+    svg: str
+    table: Table
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values."""
+
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture, or why there is none."""
+
+    caption: str
+    data: str  # a data URI; "" without a picture
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image with what was asked, what is true and what was said."""
+
+    title: str
+    score: str
+    shots: Sequence[Shot]
+    lines: Sequence[tuple[str, str]]  # what it is, and its text
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images side by side."""
+
+    cards: Sequence[Card]
+
+
+Piece = Heading | Words | Table | Chart | Facts | Gallery
+
+
+@dataclass
+class Page:
+    """A page as it grows."""
+
+    title: str
+    pieces: list[Piece] = field(default_factory=list)
+
+    def add(self, *pieces: Piece) -> None:
+        """Put pieces at the end."""
+        self.pieces += pieces
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """Cut a text that is too long to be read on a page, and say how long it was."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half of a pair of surrogates cannot be written
+    return text if len(text) <= longest else f"{text[:longest].rstrip()} … ({len(text):,} letters)"
+
+
+# ---- Markdown
+
+
+def as_markdown(page: Page) -> str:
+    """Give a page as Markdown: all but its drawings and pictures."""
+    parts = [f"# {_plain(page.title)}", *(_markdown(piece) for piece in page.pieces)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown(piece: Piece) -> str:
+    if isinstance(piece, Heading):
+        return f"{'#' * piece.level} {_plain(piece.text)}"
+    if isinstance(piece, Words):
+        return f"**{_plain(piece.text)}**" if piece.look == "verdict" else _plain(piece.text)
+    if isinstance(piece, Table | Chart):
+        return _markdown_table(piece.table if isinstance(piece, Chart) else piece)
+    if isinstance(piece, Facts):
+        return "\n".join(f"- {_plain(name)}: {_plain(value)}" for name, value in piece.rows)
+    if isinstance(piece, Gallery):
+        return "\n".join(_markdown_card(card) for card in piece.cards)
+    return ""
+
+
+def _markdown_table(table: Table) -> str:
+    kept = [column for column in range(len(table.head)) if column not in table.charts]
+    rows = [[_plain(_words(row[column])) for column in kept] for row in table.rows]
+    head = [_plain(table.head[column]) for column in kept]
+    rule = ["---", *("---:" for _ in kept[1:])]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def _markdown_card(card: Card) -> str:
+    lines = [f"- {_plain(card.title)}: {_plain(card.score)}"]
+    lines += [f"  - {_plain(name)}: {_plain(text)}" for name, text in card.lines]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown, or HTML in it, would take as more than text; one line."""
+    line = " ".join(shorten(text).replace("\x00", " ").split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*\[\]|~#])", r"\\\1", line)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)  # within a word it is a letter
+
+
+def _words(cell: str | Cell) -> str:
+    return cell if isinstance(cell, str) else cell.text
+
+
+# ---- HTML
+
+
+def as_html(page: Page) -> str:
+    """Give a page as one HTML file that opens from disk, without a network."""
+    headings = [piece for piece in page.pieces if isinstance(piece, Heading) and piece.level == 2]
+    anchors = {id(piece): f"part-{i}" for i, piece in enumerate(headings, start=1)}
+    links = "".join(f'<a href="#{anchors[id(one)]}">{_safe(one.text)}</a>' for one in headings)
+    body = "\n".join(_html(piece, anchors.get(id(piece), "")) for piece in page.pieces)
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return "\n".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{_safe(page.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
+            f"<h1>{_safe(page.title)}</h1>\n<nav>{links}</nav>",
+            body,
+            f"</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
+        )
+    )
+
+
+def _html(piece: Piece, anchor: str) -> str:
+    if isinstance(piece, Heading):
+        place = f' id="{anchor}"' if anchor else ""
+        return f"<h{piece.level}{place}>{_safe(piece.text)}</h{piece.level}>"
+    if isinstance(piece, Words):
+        look = f' class="{piece.look}"' if piece.look else ""
+        return f"<p{look}>{_safe(piece.text)}</p>"
+    if isinstance(piece, Table):
+        return _html_table(piece)
+    if isinstance(piece, Chart):
+        return f'<div class="beside"><figure>{piece.svg}</figure>{_html_table(piece.table)}</div>'
+    if isinstance(piece, Facts):
+        rows = "".join(f"<div><dt>{_safe(name)}</dt><dd>{_safe(value)}</dd></div>" for name, value in piece.rows)
+        return f"<dl>{rows}</dl>"
+    return f'<div class="gallery">{"".join(_html_card(card) for card in piece.cards)}</div>'
+
+
+def _html_table(table: Table) -> str:
+    def row(cells: Iterable[str]) -> str:
+        return f"<tr>{''.join(cells)}</tr>"
+
+    looks = dict.fromkeys(table.ours, ' class="ours"') | dict.fromkeys(table.charts, ' class="chart"')
+    head = row(f'<th scope="col"{looks.get(i, "")}>{_safe(name)}</th>' for i, name in enumerate(table.head))
+    rows = "\n".join(row(_html_cell(i, cell, looks.get(i, "")) for i, cell in enumerate(cells)) for cells in table.rows)
+    look = ' class="sortable"' if table.sortable else ""
+    tall = " tall" if len(table.rows) > 15 and table.sortable else ""
+    # Whoever has no mouse moves a table that is too wide with the arrow keys, which needs the focus.
+    return (
+        f'<div class="scroll{tall}" tabindex="0" role="group" aria-label="{_safe(table.head[0])}">'
+        f"<table{look}>\n<thead>{head}</thead>\n<tbody>{rows}</tbody>\n</table></div>"
+    )
+
+
+def _html_cell(column: int, cell: str | Cell, look: str) -> str:
+    if isinstance(cell, str):
+        cell = Cell(cell)
+    text = cell.svg or _safe(cell.text)
+    if cell.strong:
+        text = f"<strong>{text}</strong>"
+    if column == 0:
+        return f'<th scope="row"{look} dir="auto">{text}</th>'
+    bar = f' style="--bar:{min(max(100 * cell.bar, 0), 100):.1f}%"' if cell.bar is not None else ""
+    look = look.replace('class="', 'class="bar ') if bar and look else (' class="bar"' if bar else look)
+    return f"<td{look}{bar}>{text}</td>"
+
+
+def _html_card(card: Card) -> str:
+    shots = "".join(_html_shot(shot, card.title) for shot in card.shots)
+    lines = "".join(f'<div><dt>{_safe(name)}</dt><dd dir="auto">{_safe(text)}</dd></div>' for name, text in card.lines)
+    words = f'<dl class="said">{lines}</dl>' if lines else ""
+    wide = " wide" if len(card.shots) > 1 else ""
+    head = (
+        f'<header><span class="name">{_safe(card.title)}</span><span class="score">{_safe(card.score)}</span></header>'
+    )
+    return f'<article class="card{wide}">{head}<div class="shots">{shots}</div>{words}</article>\n'
+
+
+def _html_shot(shot: Shot, title: str) -> str:
+    words = f"<figcaption>{_safe(shot.caption)}</figcaption>" if shot.caption else ""
+    if not shot.data:
+        return f'<figure class="missing"><p>{_safe(shot.missing)}</p>{words}</figure>'
+    return f'<figure><img src="{shot.data}" alt="{_safe(f"{title}, {shot.caption}")}">{words}</figure>'
+
+
+def _safe(text: str) -> str:
+    """Escape a text for HTML, between tags and in quoted attributes; letters that no page may hold become marks."""
+    return escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "\ufffd", shorten(text)))

@@ -1,0 +1,282 @@
+"""Reports over several benchmarks: one Markdown file, and one HTML page that holds all it shows.
+
+markdown, page = write_pages(results, folder, [compare(before, after)])
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from openflorence.data.problems import write_text
+from openflorence.errors import BadConfig
+from openflorence.evaluation.charts import calibrate, ends_of, interval_svg, others_svg, reliability_svg
+from openflorence.evaluation.compare import Comparison, signed, span
+from openflorence.evaluation.figures import percent
+from openflorence.evaluation.gallery import furthest_apart, worst_and_best
+from openflorence.evaluation.metrics import Figure
+from openflorence.evaluation.pages import Cell, Chart, Facts, Heading, Page, Piece, Table, Words, as_html, as_markdown
+from openflorence.evaluation.paper import DOUBTS, NONE, OPEN_PROTOCOLS, PAPER_TABLES, PaperRow, PaperTable, number
+from openflorence.evaluation.results import Measured, Results
+
+# How figures and tables are called on a page, where their name in the code is not what people write.
+CALLED = {
+    "map": "mAP",
+    "miou": "mIoU",
+    "oiou": "oIoU",
+    "cider_d": "CIDEr-D",
+    "cider": "CIDEr",
+    "rouge_l": "ROUGE-L",
+    "anls": "ANLS",
+    "recall_at_1": "R@1",
+    "recall_at_5": "R@5",
+    "recall_at_10": "R@10",
+    "f1": "F1",
+    **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
+    **{f"ap{least}": f"AP{least}" for least in range(50, 100, 5)},
+}
+
+
+def write_pages(
+    results: Sequence[Results], folder: Path, comparisons: Sequence[Comparison] = (), pictures: int = 4
+) -> tuple[Path, Path]:
+    """Write `report.md` and `report.html` into a folder, which is made; a reader never sees half a file.
+
+    results     of one model or several, on one benchmark or several; shown in this order.
+    comparisons  shown after the summary, in this order.
+    pictures    how many of the worst and how many of the best images to show of each benchmark; 0 for none.
+    returns     the paths of the two files.
+    raises      BadConfig without any results.
+    """
+    if not results:
+        raise BadConfig("a report needs the results of at least one benchmark, got none")
+    page = Page(_title(results))
+    page.add(*_summary(results), *_came_back(results))
+    for comparison in comparisons:
+        page.add(*_comparison(comparison))
+    page.add(*_beside_the_paper(results))
+    for one in results:
+        page.add(*_benchmark(one, _name(one, results), pictures))
+    return (
+        write_text(Path(folder) / "report.md", as_markdown(page)),
+        write_text(Path(folder) / "report.html", as_html(page)),
+    )
+
+
+def _title(results: Sequence[Results]) -> str:
+    models = list(dict.fromkeys(name for one in results if (name := _model(one))))
+    return f"Evaluation of {' and '.join(models)}" if models else "Evaluation"
+
+
+def _model(one: Results) -> str:
+    return " ".join(str(one.about.get("model", "")).split())
+
+
+def _name(one: Results, results: Sequence[Results]) -> str:
+    """What to call one of several results: by its benchmark, and by its model where there are several."""
+    models = {_model(other) for other in results}
+    return f"{one.benchmark}, {_model(one)}" if len(models) > 1 else one.benchmark
+
+
+# ---- all benchmarks
+
+
+def _summary(results: Sequence[Results]) -> list[Piece]:
+    rows = []
+    for one in results:
+        name, headline = next(iter(one.measured.items()), ("", None))
+        rows.append([_name(one, results), called(name), *_measured_cells(headline), f"{len(one.images):,}"])
+    head = ("benchmark", "headline figure", "value", "95 % interval", "0 to 100", "images")
+    note = (
+        "Values are in points of 100. An interval holds the middle 95 % of what the figure is when as many images are "
+        "drawn anew, with replacement; it says how much of a figure is due to these images, and nothing about other "
+        "kinds of images."
+    )
+    return [Heading("Summary"), Table(head, rows, frozenset({2}), frozenset({4})), Words(note, "note")]
+
+
+def _measured_cells(measured: Measured | None) -> list[str | Cell]:
+    value = None if measured is None else finite(measured.figure.value)
+    if measured is None or value is None:
+        return [NONE, NONE, ""]
+    chart = interval_svg(value, measured.interval, (0.0, 1.0))
+    return [percent(value), NONE if measured.interval is None else span(measured.interval), Cell("", svg=chart)]
+
+
+def _came_back(results: Sequence[Results]) -> list[Piece]:
+    def row(one: Results) -> list[str | Cell]:
+        counts = (one.invalid, one.truncated, one.refused, one.missing)
+        return [_name(one, results), f"{one.asked:,}", *(_count(n, one.asked) for n in counts)]
+
+    note = (
+        "Invalid: at least one piece could not be read, the rest is scored. Truncated: ended by the token limit, "
+        "scored as it is. Refused: the model raised an error, scored as an empty answer. Missing: no answer, not scored."
+    )
+    head = ("benchmark", "questions", "invalid", "truncated", "refused", "missing")
+    return [Heading("What came back"), Table(head, list(map(row, results))), Words(note, "note")]
+
+
+def _count(n: int, asked: int) -> str | Cell:
+    return Cell(f"{n:,} ({percent(n / asked)} %)", strong=True) if n and asked else f"{n:,}"
+
+
+# ---- two models
+
+
+def _comparison(comparison: Comparison) -> list[Piece]:
+    a, b = comparison.names
+    ends = ends_of(one.interval or (one.value or 0.0, 0.0) for one in comparison.differences.values())
+    rows: list[list[str | Cell]] = []
+    for name, one in comparison.differences.items():
+        row: list[str | Cell] = [called(name), *(percent(value) for value in one.values)]
+        if one.value is None:
+            rows.append([*row, NONE, NONE, ""])
+            continue
+        sure = NONE if one.interval is None else span(one.interval)
+        difference = Cell(signed(one.value, one.interval), strong=one.better is not None)
+        rows.append([*row, difference, sure, Cell("", svg=interval_svg(one.value, one.interval, ends, zero=True))])
+    head = ("figure", a, b, "difference", "95 % interval", f"{signed(ends[0])} to {signed(ends[1])}")
+    words = f"{called(next(iter(comparison.differences)))}: {comparison.verdict}."
+    note = (
+        f"The second less the first, on the same {comparison.images:,} images; the interval is that of a paired "
+        "bootstrap over images. Decide by the first figure: of twenty figures that are the same, one will seem to "
+        "differ."
+    )
+    if any(comparison.missing):
+        note += (
+            f" Not scored, for they have no answer: {comparison.missing[0]:,} and {comparison.missing[1]:,} questions."
+        )
+    title = Heading(f"{comparison.benchmark}: {a} and {b}")
+    table = Table(head, rows, frozenset({3}), frozenset({5}))
+    return [title, Words(words, "verdict"), table, Words(note, "note"), *furthest_apart(comparison)]
+
+
+# ---- the paper
+
+
+def _beside_the_paper(results: Sequence[Results]) -> list[Piece]:
+    """The tables of the paper that have a row we measured."""
+    pieces: list[Piece] = [Heading("Beside the paper")]
+    tables = [table for table in PAPER_TABLES if any(_ours(one, row) for one in results for row in table.rows)]
+    if not tables:
+        return [*pieces, Words("None of these benchmarks is in the tables of the Florence-2 paper.")]
+    for table in tables:
+        pieces += [Heading(table.title, 3), _paper_table(table, results), Words(f"Source: {table.source}.", "note")]
+    notes = (
+        "Our columns are the same in each table, whatever the weights were trained on. Filled dots are Florence-2, "
+        "hollow ones other systems; the coloured dot with its interval is ours.",
+        *OPEN_PROTOCOLS,
+        *DOUBTS,
+    )
+    return [*pieces, *(Words(note, "note") for note in notes)]
+
+
+def _ours(one: Results, row: PaperRow) -> dict[str, Measured]:
+    """What a result has to say in a row of the paper, by the name of the figure: several where protocols differ."""
+    split = str(one.about.get("split", row.split))
+    if one.benchmark != row.benchmark or split != row.split:
+        return {}
+    return {name: one.measured[name] for name in row.ours if name in one.measured}
+
+
+def _paper_table(table: PaperTable, results: Sequence[Results]) -> Table:
+    models = list(dict.fromkeys(_model(one) for one in results))
+    rows: list[list[str | Cell]] = []
+    for place, row in enumerate(table.rows):
+        by_model = [{k: v for one in results if _model(one) == m for k, v in _ours(one, row).items()} for m in models]
+        cells = [cells[place] for cells in table.systems.values()]
+        rows.append([row.title, *map(_paper_cell, by_model), _strip(table, cells, by_model), *cells])
+    names = [f"{model or 'ours'} (ours)" if model else "ours" for model in models]
+    head = ("benchmark", *names, "", *table.systems)
+    return Table(head, rows, frozenset(range(1, len(models) + 1)), frozenset({len(models) + 1}))
+
+
+def _paper_cell(ours: Mapping[str, Measured]) -> str:
+    parts = []
+    for name, one in ours.items():
+        plus = NONE if one.interval is None else f" ± {percent((one.interval[1] - one.interval[0]) / 2)}"
+        words = f"{percent(finite(one.figure.value))}{plus}"
+        parts.append(f"{called(name)} {words}" if len(ours) > 1 else words)
+    return "; ".join(parts) or NONE
+
+
+def _strip(table: PaperTable, cells: Sequence[str], by_model: Sequence[Mapping[str, Measured]]) -> str | Cell:
+    ours = [
+        (value, one.interval)
+        for figures in by_model
+        for one in figures.values()
+        if (value := finite(one.figure.value)) is not None
+    ]
+    if not ours:
+        return ""
+    named = [(name, number(cell)) for name, cell in zip(table.systems, cells, strict=True)]
+    others = [(name, value / 100, name.startswith("Florence-2")) for name, value in named if value is not None]
+    return Cell("", svg=others_svg(ours, others, (0.0, max(1.0, *(value for value, _ in ours), 0.0))))
+
+
+# ---- one benchmark
+
+
+def _benchmark(one: Results, title: str, pictures: int) -> list[Piece]:
+    pieces: list[Piece] = [Heading(title), Facts(_about(one))]
+    rows = [[called(name), *_measured_cells(each), f"{each.figure.n:,.6g}"] for name, each in one.measured.items()]
+    head = ("figure", "value", "95 % interval", "0 to 100", "judged")
+    if rows:
+        pieces.append(Table(head, rows, frozenset({1}), frozenset({3})))
+    for name, table in one.tables.items():
+        pieces += [Heading(f"By {called(name)}", 3), _breakdown(called(name), table)]
+    return [*pieces, *_calibration(one), *worst_and_best(one, pictures)]
+
+
+def _about(one: Results) -> list[tuple[str, str]]:
+    rows = [("images", f"{len(one.images):,}"), ("questions", f"{one.asked:,}")]
+    return [*rows, *((called(name), _in_words(value)) for name, value in one.about.items() if value not in (None, ""))]
+
+
+def _in_words(value: Any) -> str:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{called(str(name))} {_in_words(each)}" for name, each in value.items() if each is not None)
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ", ".join(map(_in_words, value))
+    return str(value)
+
+
+def _breakdown(name: str, table: Mapping[str, Figure]) -> Table:
+    rows: list[list[str | Cell]] = []
+    for label, figure in table.items():
+        value = finite(figure.value)
+        width = finite(figure.half_width)
+        rows.append([label or "(no name)", Cell(percent(value), value), percent(width), f"{figure.n:,.6g}"])
+    return Table((name, "value", "±", "judged"), rows, sortable=True)
+
+
+def _calibration(one: Results) -> list[Piece]:
+    calibration = calibrate(one.confidences)
+    if calibration.error is None:
+        return []
+    rows: list[list[str | Cell]] = [
+        [f"{each.low:.1f} to {each.high:.1f}", f"{each.n:,}", percent(each.score), percent(each.right)]
+        for each in calibration.bins
+        if each.n
+    ]
+    words = (
+        f"Expected calibration error: {percent(calibration.error)} points over {calibration.n:,} scores. Scores that "
+        "are honest lie on the diagonal: of the answers scored 0.8, eighty in a hundred are right."
+    )
+    table = Table(("score", "answers", "mean score", "right"), rows)
+    return [Heading("Calibration of the scores", 3), Words(words), Chart(reliability_svg(calibration), table)]
+
+
+def called(name: str) -> str:
+    """Give the name of a figure, table or fact as people write it."""
+    return CALLED.get(name, name.replace("_", " "))
+
+
+def finite(value: float | None) -> float | None:
+    """Give a value, or None for one that is none."""
+    return value if value is not None and math.isfinite(value) else None
