@@ -34,7 +34,7 @@ HOUSE = {
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics captions detection phrases results figures scoring heldout drawn transcript official "
-    "benchmarks paper compare charts look pages gallery report",
+    "official_regions judges benchmarks paper compare charts look pages gallery report",
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",

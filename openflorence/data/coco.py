@@ -7,6 +7,7 @@ Source: the data format page of COCO (cocodataset.org) and pycocotools. One file
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -24,6 +25,15 @@ Row = Mapping[str, Any]
 _NO_CATEGORY = 0  # of captions in a file that has categories; those are numbered from 1
 
 
+@dataclass(frozen=True)
+class CocoImage:
+    """One image of a COCO file, with what a record does not keep: ids, areas, what else stands beside them."""
+
+    entry: Row  # of "images"
+    record: Record
+    rows: tuple[Row, ...]  # of "annotations": one for each of record.regions
+
+
 def read_coco(path: Path, problems: Problems) -> Iterator[Record]:
     """Give one record for each image of a COCO file, images without annotations included.
 
@@ -37,38 +47,51 @@ def read_coco(path: Path, problems: Problems) -> Iterator[Record]:
               and pycocotools is not installed.
     source    COCO data format; keypoints are not kept.
     """
+    return (image.record for image in read_coco_images(path, problems)[1])
+
+
+def read_coco_images(path: Path, problems: Problems) -> tuple[dict[Any, str], Iterator[CocoImage]]:
+    """Give the names of the categories by their ids, and every image as `read_coco` does, beside its entries.
+
+    raises    as read_coco.
+    """
     data = _load(path)
     names = _names(data.get("categories") or (), path, problems)
     images = _images(data["images"], path, problems)
-    return _records(images, _by_image(data["annotations"], images, path, problems), names, path, problems)
+    grouped = _by_image(data["annotations"], images, path, problems)
+    known = {key: name for key, name in (names or {}).items() if name is not None}
+    return known, _coco_images(images, grouped, names, path, problems)
 
 
-def _records(
+def _coco_images(
     images: Mapping[Any, Row | None],
     grouped: Mapping[Any, list[tuple[int, Row]]],
     names: Mapping[Any, str | None] | None,
     path: Path,
     problems: Problems,
-) -> Iterator[Record]:
+) -> Iterator[CocoImage]:
     for key, row in images.items():
         if row is None:
             continue
         image_wh = (int(row["width"]), int(row["height"]))
         texts: list[TextNote] = []
         regions: list[RegionNote] = []
+        rows: list[Row] = []
         for place, entry in grouped.get(key, ()):
             note = _note(entry, image_wh, names, f"{path}, annotation {entry.get('id', f'[{place}]')!r}", problems)
             if isinstance(note, TextNote):
                 texts.append(note)
             elif note is not None:
                 regions.append(note)
-        yield Record(
+                rows.append(entry)
+        record = Record(
             image=row["file_name"],
             image_wh=image_wh,
             texts=tuple(texts),
             regions=tuple(regions),
             whole=frozenset() if names is None else frozenset({"objects"}),
         )
+        yield CocoImage(row, record, tuple(rows))
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -197,7 +220,7 @@ def _rings(segmentation: Any, image_wh: tuple[int, int], where: str, problems: P
     if segmentation is None:
         return ()
     if isinstance(segmentation, dict):
-        mask = _mask(segmentation, image_wh)
+        mask = decode_mask(segmentation, image_wh)
         if mask is None:
             problems.add("entry not readable", f"{where}: a run-length mask that does not fit its image; the box stays")
             return ()
@@ -223,8 +246,11 @@ def flat_ring(flat: Any) -> Polygon | None:
     return points[:-1] if len(points) > 3 and points[0] == points[-1] else points
 
 
-def _mask(coded: Row, image_wh: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Decode a run-length mask to (H, W); None when it is not one of this image."""
+def decode_mask(coded: Row, image_wh: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Decode a run-length mask, as text or as a list of runs, to (H, W); None when it is not one of this image.
+
+    raises    BadConfig for a compressed one without pycocotools.
+    """
     size, counts = coded.get("size"), coded.get("counts")
     if size != [image_wh[1], image_wh[0]]:
         return None

@@ -6,8 +6,9 @@ layout, in which every expression is an image of its own with its caption. Writt
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from openflorence.contract.records import Record, RegionNote
 from openflorence.contract.shapes import Box, Point, Polygon
@@ -18,6 +19,16 @@ from openflorence.errors import BadRecord
 
 Table = Mapping[str, Any]
 _IMAGES = "../images/mscoco/images/train2014", "train2014", "../train2014", "images", "../images"
+
+
+@dataclass(frozen=True)
+class Referred:
+    """One object and the expressions for it, with their ids."""
+
+    image: str  # as records name it
+    image_wh: tuple[int, int]
+    region: RegionNote
+    keys: tuple[str, ...]  # sent_id of each of region.expressions
 
 
 def read_refer(
@@ -52,6 +63,20 @@ def read_refer(
             yield Record(
                 image=find_image(root, record.image, folders), image_wh=record.image_wh, regions=record.regions
             )
+
+
+def read_refs(
+    folder: Path, problems: Problems, split: str | None = None, by: str | None = None, images: Path | None = None
+) -> Iterator[Referred]:
+    """Give every ref of a folder by itself, as results name them; arguments and errors as `read_refer` has them."""
+    folders = [Path(), *map(Path, _IMAGES)] if images is None else [images.resolve()]
+    instances = _Instances(read_json(folder / "instances.json"), folder / "instances.json", nameless=False)
+    path = _find_refs(folder, by)
+    for ref in _refs(_read_refs(path), instances, split, path, problems):
+        record = instances.record(ref.image, {ref.annotation: list(ref.sentences.values())}, problems)
+        if record is not None and record.regions:
+            image = find_image(folder, record.image, folders)
+            yield Referred(image, record.image_wh, record.regions[0], tuple(ref.sentences))
 
 
 def write_refer(records: Iterable[Record], folder: Path, split: str = "train") -> Path:
@@ -173,7 +198,18 @@ def _read_refs(path: Path) -> list[Any]:
 Said = Iterator[tuple[Any, Any, list[str]]]  # image, annotation, expressions
 
 
+class _Ref(NamedTuple):
+    image: int
+    annotation: int
+    sentences: dict[str, str]  # by sent_id
+
+
 def _from_refs(refs: list[Any], instances: _Instances, split: str | None, path: Path, problems: Problems) -> Said:
+    for ref in _refs(refs, instances, split, path, problems):
+        yield ref.image, ref.annotation, list(ref.sentences.values())
+
+
+def _refs(refs: list[Any], instances: _Instances, split: str | None, path: Path, problems: Problems) -> Iterator[_Ref]:
     seen: set[int] = set()
     for place, ref in enumerate(refs):
         where = f"{path}, ref {ref['ref_id'] if isinstance(ref, dict) and 'ref_id' in ref else f'at {place}'}"
@@ -182,7 +218,10 @@ def _from_refs(refs: list[Any], instances: _Instances, split: str | None, path: 
                 continue
             image, annotation, number = (take(ref, name, int, where) for name in ("image_id", "ann_id", "ref_id"))
             sentences = take(ref, "sentences", list, where)
-            listed = [take(sentence, "sent", str, where) for sentence in sentences]
+            listed = [
+                (str(sentence.get("sent_id", f"{number}/{place}")), take(sentence, "sent", str, where))
+                for place, sentence in enumerate(check_table(sentence, where) for sentence in sentences)
+            ]
             if number in seen:
                 problems.add("doubled entry", where)
                 continue
@@ -192,11 +231,11 @@ def _from_refs(refs: list[Any], instances: _Instances, split: str | None, path: 
             problems.add("entry not readable", str(error))
             continue
         seen.add(number)
-        expressions = [sent for sent in listed if sent.strip()]
-        if len(expressions) < len(listed):
+        if not all(sent.strip() for _, sent in listed):
             problems.add("empty text", where)
+        expressions = {key: sent for key, sent in listed if sent.strip()}
         if expressions:
-            yield image, annotation, expressions
+            yield _Ref(image, annotation, expressions)
 
 
 def _in_split(own: str, asked: str) -> bool:

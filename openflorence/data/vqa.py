@@ -6,8 +6,9 @@ as COCO does; TextVQA has one file with sizes; VizWiz has one list by file names
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from openflorence.contract.records import QuestionNote, Record
 from openflorence.data.entries import find_image, find_size, read_json, take, write_json
@@ -17,6 +18,28 @@ from openflorence.errors import BadConfig, BadRecord
 Layout = Literal["vizwiz", "textvqa", "vqav2"]
 _COCO_NAME = re.compile(r"COCO_(\w+)_(\d{12})\.jpg")
 _IMAGES = ("images", "train_images", "test_images", "train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question about one image."""
+
+    key: str  # its id; the name of its image in VizWiz, which asks once about each
+    image: str  # name of the file
+    note: QuestionNote
+    image_wh: tuple[int, int] | None = None  # where the file says it
+    kinds: Mapping[str, str] = field(default_factory=dict)  # "answer type", "question type", where the file says them
+
+
+_Given = tuple[tuple[str, ...], Mapping[str, str]]  # answers, kinds
+
+
+@dataclass(frozen=True)
+class AskedFile:
+    """A file of questions, opened. They can be gone through once."""
+
+    questions: Iterator[Asked]
+    folders: list[Path]  # of the images, from the folder of the file
 
 
 def read_vqa(
@@ -33,32 +56,40 @@ def read_vqa(
     raises     BadRecord when a file is missing or unreadable or its layout is none of these.
     source     visualqa.org, vqaapi's vqa.py (COCO_train2014_000000000009.jpg); textvqa.org; vizwiz.org.
     """
+    notes: dict[str, list[QuestionNote]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    asked = read_asked(path, problems, questions, images)
+    for item in asked.questions:
+        notes.setdefault(item.image, []).append(item.note)
+        if item.image_wh is not None:
+            sizes[item.image] = item.image_wh
+    for name, listed in notes.items():
+        image = find_image(path.parent, name, asked.folders)
+        size = sizes.get(name) or find_size(path.parent, image, problems)
+        if size is not None:
+            yield Record(image=image, image_wh=size, questions=tuple(listed))
+
+
+def read_asked(path: Path, problems: Problems, questions: Path | None = None, images: Path | None = None) -> AskedFile:
+    """Give every question by itself with its id, as the results of challenges name it; else as read_vqa.
+
+    returns    questions in the order of the file, and where their images may lie.
+    raises     as read_vqa.
+    """
     value = read_json(path)
     folders = [Path(), *map(Path, _IMAGES)] if images is None else [images.resolve()]
     if isinstance(value, list):
-        asked = _from_vizwiz(value, path, problems)
-    elif isinstance(value, dict) and isinstance(value.get("data"), list):
-        asked = _from_textvqa(value["data"], path, problems)
-    elif isinstance(value, dict) and ("annotations" in value or "questions" in value):
+        return AskedFile(_from_vizwiz(value, path, problems), folders)
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        return AskedFile(_from_textvqa(value["data"], path, problems), folders)
+    if isinstance(value, dict) and ("annotations" in value or "questions" in value):
         # The images of test-dev2015 are those of test2015.
         subtype = take(value, "data_subtype", str, str(path)).replace("test-dev", "test")
         folders += [] if images is not None else [Path(subtype), Path("images", subtype)]
         posed = value if "questions" in value else read_json(questions or _find_questions(path))
         answers = _answers(value, path, problems) if "annotations" in value else None
-        asked = _from_vqav2(posed, answers, subtype, path, problems)
-    else:
-        raise BadRecord(f"{path} is neither of VQAv2 (questions or annotations), TextVQA (data) nor VizWiz (a list)")
-    notes: dict[str, list[QuestionNote]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
-    for item in asked:
-        notes.setdefault(item.image, []).append(item.note)
-        if item.image_wh is not None:
-            sizes[item.image] = item.image_wh
-    for name, listed in notes.items():
-        image = find_image(path.parent, name, folders)
-        size = sizes.get(name) or find_size(path.parent, image, problems)
-        if size is not None:
-            yield Record(image=image, image_wh=size, questions=tuple(listed))
+        return AskedFile(_from_vqav2(posed, answers, subtype, path, problems), folders)
+    raise BadRecord(f"{path} is neither of VQAv2 (questions or annotations), TextVQA (data) nor VizWiz (a list)")
 
 
 def write_vqa(records: Iterable[Record], folder: Path, layout: Layout = "vizwiz", split: str = "train") -> Path:
@@ -76,16 +107,7 @@ def write_vqa(records: Iterable[Record], folder: Path, layout: Layout = "vizwiz"
     return _WRITERS[layout](records, folder, split)
 
 
-class _Asked(NamedTuple):
-    image: str
-    note: QuestionNote
-    image_wh: tuple[int, int] | None = None
-
-
-Asked = Iterator[_Asked]
-
-
-def _from_vizwiz(entries: list[Any], path: Path, problems: Problems) -> Asked:
+def _from_vizwiz(entries: list[Any], path: Path, problems: Problems) -> Iterator[Asked]:
     for place, entry in enumerate(entries):
         where = f"{path}, entry {place}"
         try:
@@ -96,10 +118,10 @@ def _from_vizwiz(entries: list[Any], path: Path, problems: Problems) -> Asked:
         except BadRecord as error:
             problems.add("entry not readable", str(error))
             continue
-        yield _Asked(image, QuestionNote(question=question, answers=answers))
+        yield Asked(image, image, QuestionNote(question=question, answers=answers), kinds=_kinds(entry))
 
 
-def _from_textvqa(entries: list[Any], path: Path, problems: Problems) -> Asked:
+def _from_textvqa(entries: list[Any], path: Path, problems: Problems) -> Iterator[Asked]:
     seen: set[int] = set()
     for place, entry in enumerate(entries):
         where = f"{path}, entry {place}"
@@ -115,12 +137,13 @@ def _from_textvqa(entries: list[Any], path: Path, problems: Problems) -> Asked:
             problems.add("entry not readable", str(error))
             continue
         if _is_new(number, seen, where, problems):
-            yield _Asked(f"{image}.jpg", QuestionNote(question=question, answers=tuple(answers)), size)
+            note = QuestionNote(question=question, answers=tuple(answers))
+            yield Asked(str(number), f"{image}.jpg", note, size)
 
 
 def _from_vqav2(
-    posed: Any, answers: Mapping[int, tuple[str, ...]] | None, subtype: str, path: Path, problems: Problems
-) -> Asked:
+    posed: Any, answers: Mapping[int, _Given] | None, subtype: str, path: Path, problems: Problems
+) -> Iterator[Asked]:
     seen: set[int] = set()
     for place, entry in enumerate(take(posed, "questions", list, f"the questions of {path}")):
         where = f"the questions of {path}, entry {place}"
@@ -131,14 +154,15 @@ def _from_vqav2(
             problems.add("entry not readable", str(error))
             continue
         if _is_new(number, seen, f"the questions of {path}, question {number}", problems):
-            given = (answers or {}).get(number, ())
-            yield _Asked(f"COCO_{subtype}_{image:012}.jpg", QuestionNote(question=question, answers=given))
+            given, kinds = (answers or {}).get(number, ((), {}))
+            note = QuestionNote(question=question, answers=given)
+            yield Asked(str(number), f"COCO_{subtype}_{image:012}.jpg", note, kinds=kinds)
     for number in sorted(set(answers or ()) - seen):
         problems.add("entry not readable", f"{path}, annotation of question {number}, which nobody asks")
 
 
-def _answers(value: Any, path: Path, problems: Problems) -> dict[int, tuple[str, ...]]:
-    found: dict[int, tuple[str, ...]] = {}
+def _answers(value: Any, path: Path, problems: Problems) -> dict[int, _Given]:
+    found: dict[int, _Given] = {}
     seen: set[int] = set()
     for place, entry in enumerate(take(value, "annotations", list, str(path))):
         where = f"{path}, annotation {place}"
@@ -149,8 +173,14 @@ def _answers(value: Any, path: Path, problems: Problems) -> dict[int, tuple[str,
             problems.add("entry not readable", str(error))
             continue
         if _is_new(number, seen, f"{path}, annotation of question {number}", problems):
-            found[number] = answers
+            found[number] = answers, _kinds(entry)
     return found
+
+
+def _kinds(entry: Any) -> dict[str, str]:
+    """What an annotation says about its question besides the answers: "yes/no", "how many"."""
+    named = {"answer type": entry.get("answer_type"), "question type": entry.get("question_type")}
+    return {name: kind for name, kind in named.items() if isinstance(kind, str)}
 
 
 def _given(value: Any, where: str) -> tuple[str, ...]:
