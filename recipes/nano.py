@@ -5,18 +5,19 @@
 hardware   2 cores of an AMD EPYC; docs/results.md has the hours, scores and seeds of what ships
 stages     tower   every cell of the image tower learns to name, read and outline what it shows (training/tower.py)
            naming  short answers on scenes of one object, the tower frozen: what to say before where to look
+         words   the same for printed words, names beside them so that they stay
            tasks   all 15 tasks and questions; several targets on one encoding, one cross-entropy (training/train.py)
 Stopped, it goes on from its last state; a finished stage is not run again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from openflorence.data.mixture import FIRST_TRAINING_SEED, DrawnSource, Mixture, MixtureConfig
+from openflorence.data.mixture import FIRST_TRAINING_SEED, DrawnSource, Mixture, MixtureConfig, Source
 from openflorence.data.truth import vocabulary_texts
 from openflorence.data.world import WorldConfig
 from openflorence.model.checkpoint import save_checkpoint
@@ -25,11 +26,16 @@ from openflorence.model.florence import Network, init_weights
 from openflorence.model.predict import load
 from openflorence.model.tokenizer import Text, train_text
 from openflorence.training.objectives import SequenceObjective
+from openflorence.training.processes import is_first
 from openflorence.training.tower import TowerStart
 from openflorence.training.train import TrainSettings, place, train
 
 # Short answers that name: the pointing tasks first, and no long runs of locations to drown the words.
 NAMING_WEIGHTS = {"classify_region": 1.0, "describe_region": 1.0, "caption": 1.0, "detect": 1.0, "answer": 0.5}
+
+# Words: three in four images have one object and one or two signs; the others are whole scenes, asked for names.
+WORD_WEIGHTS = {"read_region": 1.0, "read": 0.7, "read_regions": 0.4, "answer": 0.3}
+BESIDE_WEIGHTS = {"classify_region": 1.0, "describe_region": 0.5, "caption": 1.0, "answer": 1.0, "detect": 0.3}
 
 # One scene in three has a sign, and words are many: without these scenes reading had not begun after 60,000 images.
 READING = WorldConfig(sign_share=1.0, max_signs=4, min_objects=1, max_objects=2)
@@ -41,17 +47,17 @@ WEIGHTS = {
     "more_detailed_caption": 0.4,
     "detect": 1.2,
     "dense_caption": 1.2,
-    "propose": 0.2,
+    "propose": 0.15,
     "read": 0.5,
-    "read_regions": 0.8,
+    "read_regions": 1.0,
     "ground": 0.9,
     "segment": 1.2,
     "segment_region": 0.8,
     "find": 0.9,
     "classify_region": 0.8,
     "describe_region": 0.8,
-    "read_region": 0.8,
-    "answer": 1.6,
+    "read_region": 1.0,
+    "answer": 1.8,
 }
 
 _STAGE_SCENES = 1_000_000_000  # each stage draws scenes of its own
@@ -68,11 +74,13 @@ class Settings:
     tower_peak: float = 1.5e-3  # highest learning rate of the first stage
     naming_steps: int = 500  # batches of the second stage
     naming_peak: float = 1.5e-3  # its highest learning rate
-    task_steps: int = 8000  # batches of the third stage
-    task_images: int = 16  # images in each batch of the second and third
+    word_steps: int = 600  # batches of the third stage
+    word_peak: float = 1e-3  # its highest learning rate
+    task_steps: int = 8000  # batches of the last stage
+    task_images: int = 16  # images in each batch of all stages but the first, on each process
     targets: int = 6  # targets per image, on one encoding
-    task_peak: float = 1e-3  # highest learning rate of the third stage
-    tower_rate: float = 0.4  # times that, for the image tower
+    task_peak: float = 1e-3  # highest learning rate of the last stage
+    tower_rate: float = 0.5  # times that, for the image tower
     blur_bins: float = 3.0  # width of a location's target, in bins; nano's pixels are 7.8 bins wide
     workers: int = 1  # processes that draw scenes
     threads: int = 2  # processor threads of the network
@@ -96,10 +104,13 @@ def run(settings: Settings, report: Report = print) -> Path:
         start_tower(network, text, settings, report)
     if settings.naming_steps:
         learn_names(network, text, settings, report)
+    if settings.word_steps:
+        learn_words(network, text, settings, report)
     if settings.task_steps:
         learn_tasks(network, text, settings, report)
     checkpoint = settings.out / "checkpoint"
-    save_checkpoint(network.eval(), text, checkpoint, dtype=torch.float16)
+    if is_first():
+        save_checkpoint(network.eval(), text, checkpoint, dtype=torch.float16)
     return checkpoint
 
 
@@ -121,7 +132,17 @@ def learn_names(network: Network, text: Text, settings: Settings, report: Report
     world = WorldConfig(max_objects=1, max_signs=1, sign_share=0.25)
     source = DrawnSource(worlds=(world,), weights=NAMING_WEIGHTS, side_px=NANO.side_px, first=_first(settings, 1))
     plan = replace(_plan(settings, settings.naming_steps, settings.naming_peak), tower_rate=0.0)
-    _learn(network, text, source, plan, replace(settings, targets=min(4, settings.targets)), "naming", report)
+    _learn(network, text, [(source, 1.0)], plan, _fewer_targets(settings), "naming", report)
+
+
+def learn_words(network: Network, text: Text, settings: Settings, report: Report) -> None:
+    """Teach the decoder to spell what the tower reads, where there is little else."""
+    world = WorldConfig(min_objects=1, max_objects=1, sign_share=1.0, max_signs=2)
+    first = _first(settings, 3)
+    words = DrawnSource(worlds=(world,), weights=WORD_WEIGHTS, side_px=NANO.side_px, first=first)
+    beside = DrawnSource(weights=BESIDE_WEIGHTS, side_px=NANO.side_px, first=first + _STAGE_SCENES // 2)
+    plan = replace(_plan(settings, settings.word_steps, settings.word_peak), tower_rate=0.0)
+    _learn(network, text, [(words, 0.75), (beside, 0.25)], plan, _fewer_targets(settings), "words", report)
 
 
 def learn_tasks(network: Network, text: Text, settings: Settings, report: Report) -> None:
@@ -129,13 +150,13 @@ def learn_tasks(network: Network, text: Text, settings: Settings, report: Report
     worlds = (WorldConfig(), WorldConfig(), replace(READING, max_signs=3, max_objects=4))
     source = DrawnSource(worlds=worlds, weights=WEIGHTS, side_px=NANO.side_px, first=_first(settings, 2))
     plan = replace(_plan(settings, settings.task_steps, settings.task_peak), tower_rate=settings.tower_rate)
-    _learn(network, text, source, plan, settings, "tasks", report)
+    _learn(network, text, [(source, 1.0)], plan, settings, "tasks", report)
 
 
 def _learn(
     network: Network,
     text: Text,
-    source: DrawnSource,
+    sources: Sequence[tuple[Source, float]],
     plan: TrainSettings,
     settings: Settings,
     stage: str,
@@ -153,7 +174,7 @@ def _learn(
     )
     network.requires_grad_(True)  # the stage before may have frozen the tower
     objective = SequenceObjective(network, settings.blur_bins, text.first_location)
-    mixture = Mixture([(source, 1.0)], config, text, plan.steps)
+    mixture = Mixture(sources, config, text, plan.steps)
     place(objective, train(objective, mixture, plan, settings.out / stage, report))
 
 
@@ -164,7 +185,12 @@ def _plan(settings: Settings, steps: int, peak: float) -> TrainSettings:
 
 
 def _first(settings: Settings, stage: int) -> int:
-    return (3 * settings.seed + stage) * _STAGE_SCENES
+    return (4 * settings.seed + stage) * _STAGE_SCENES
+
+
+def _fewer_targets(settings: Settings) -> Settings:
+    """Scenes of one object have not much to ask."""
+    return replace(settings, targets=min(4, settings.targets))
 
 
 def init_head(start: TowerStart, seed: int) -> None:
@@ -187,6 +213,7 @@ def smoke(out: Path) -> Settings:
         targets=3,
         tower_steps=2,
         naming_steps=2,
+        word_steps=2,
         task_steps=2,
         workers=0,
     )

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -19,3 +21,15 @@ def test_against_transformers_runs_and_writes_what_it_prints(tmp_path: Path):
     assert results["greedy"]["same_tokens"]
     assert results["beams"]["same_tokens"]
     assert min(side["peak_mb"] for side in results["memory"].values()) > 50
+
+
+def test_training_runs_and_both_sides_have_one_loss(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.training", "--sizes", "tiny", "--threads", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-training.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    assert [row["targets"] for row in results["rows"]] == [1, 6]
+    for row in results["rows"]:
+        assert row["losses"]["ours"] == pytest.approx(row["losses"]["transformers"], rel=1e-5)
+        assert row["pairs"] >= 4

@@ -35,6 +35,7 @@ from openflorence.model.files import read_file
 from openflorence.model.predict import AskOptions, Florence, Request, load
 from openflorence.training.adapt import HOW, finish, prepare
 from openflorence.training.objectives import SequenceObjective
+from openflorence.training.processes import is_first
 from openflorence.training.train import TrainSettings, Validator, place, train
 
 Report = Callable[[str], None]
@@ -112,7 +113,8 @@ def finetune(
     weights    the tasks to learn -> how often.
     headlines  figures of the held-out part, as "detect.map"; the first that it has decides which weights are best.
     raises     BadRecord when nothing of the data is usable, before anything is trained.
-    promise    out/scores.json has the held-out figures before and after, and what was wrong with the data.
+    promise    out/scores.json has the held-out figures before and after, and what was wrong with the data. Of several
+               processes the first one scores and writes.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -124,7 +126,7 @@ def finetune(
     policy = Policy(order=cast(Order, settings.order), categories=parts.categories)
     options = AskOptions(beams=settings.beams)
     score = validator(text, parts.held_out, parts.held_out_root, tuple(weights), options, settings.held_out)
-    before = score(network)
+    before = score(network) if is_first() else {}
     report(f"before: {_in_words(before)}")
     sources = _sources(settings, parts, weights, policy, florence)
     plan = _plan(settings, len(parts.train))
@@ -132,7 +134,7 @@ def finetune(
     report(prepare(network, settings.how, rank=settings.rank))
     objective = SequenceObjective(network, settings.blur_bins, text.first_location)
     headline = next((name for name in headlines if name in before), "")
-    if not headline:
+    if not headline and is_first():
         raise BadConfig(
             f"the held-out part of {parts.name} has none of {', '.join(headlines)}; it has {_in_words(before)}"
         )
@@ -144,9 +146,11 @@ def finetune(
 
     check = Validator(every=every, score=score_objective, headline=headline)
     last = train(objective, mixture, plan, settings.out / "train", report, check if settings.validations else None)
+    checkpoint = settings.out / "checkpoint"
+    if not is_first():
+        return checkpoint
     place(objective, _best(settings.out / "train", last))
     whole = finish(network, settings.how, settings.out / "adapter", settings.model or "nano")
-    checkpoint = settings.out / "checkpoint"
     save_checkpoint(whole.eval(), text, checkpoint)
     after = score(whole)
     report(f"after:  {_in_words(after)}")

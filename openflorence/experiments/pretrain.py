@@ -24,6 +24,7 @@ from openflorence.model.config import FlorenceConfig
 from openflorence.model.florence import Network
 from openflorence.model.tokenizer import Text, train_text
 from openflorence.training.objectives import SequenceObjective
+from openflorence.training.processes import is_first
 from openflorence.training.train import TrainSettings, place, train
 
 Report = Callable[[str], None]
@@ -169,7 +170,8 @@ def train_stages(
         objective = SequenceObjective(network)
         place(objective, train(objective, mixture, plan, out / stage.name, report))
     checkpoint = out / "checkpoint"
-    save_checkpoint(network.eval(), text, checkpoint)
+    if is_first():
+        save_checkpoint(network.eval(), text, checkpoint)
     return checkpoint
 
 

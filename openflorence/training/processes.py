@@ -50,6 +50,7 @@ class Processes:
         # Precision is handled here and not by accelerate, whose own cannot change within a process: a recipe may.
         self.accelerator = Accelerator(
             mixed_precision="no",
+            cpu=not torch.accelerator.is_available(),  # unasked, its processes would not meet on a CPU, each training alone
             log_with=list(trackers) or None,
             project_dir=folder,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_WAIT)],
@@ -101,6 +102,11 @@ class Processes:
         """Close the trackers. accelerate's own end would also part the processes, which may have another stage."""
         for tracker in self.accelerator.trackers if self.accelerator.log_with else ():
             tracker.finish()
+
+
+def is_first() -> bool:
+    """Whether this process is the one of its run that scores, reports and writes what is kept."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def launched_with(what: str) -> bool:

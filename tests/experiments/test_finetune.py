@@ -1,7 +1,11 @@
 """Fine-tuning: scores before and after, replay, and data of which nothing can be used."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,3 +82,23 @@ def test_data_without_anything_usable_is_an_error_before_training(tmp_path):
 def test_settings_that_mean_nothing_are_refused(changes):
     with pytest.raises(BadConfig):
         Settings(**changes)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_speaks_and_writes(tmp_path):
+    write_scenes(8, tmp_path / "data", seed=40, config=WorldConfig(side_px=64, sign_share=0.0, max_objects=2))
+    changes = [f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}", "steps=2", "images=1", "held_out=2", "workers=0"]
+    sets = [word for change in (*changes, "validations=1") for word in ("--set", change)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    places = {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, "-m", "openflorence.cli", "train", "finetune_detection", *sets],
+        env=os.environ | places,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == [str(tmp_path / "out" / "checkpoint")]
+    assert [done.stderr.count(word) for word in ("before: ", "after: ", "2/2 ")] == [1, 1, 2]  # progress, validation
+    assert set(json.loads((tmp_path / "out" / "scores.json").read_text())) == {"before", "after", "problems"}
+    assert load(tmp_path / "out" / "checkpoint").predict(tmp_path / "data" / "00000040.png", "detect") is not None
