@@ -47,6 +47,7 @@ from openflorence.model.config import Layout
 from openflorence.model.doctor import explain_folder
 from openflorence.model.hub import resolve
 from openflorence.model.predict import AskOptions, Decoding, Florence, Request, load
+from openflorence.training.processes import is_first
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".qoi")
 ANSWERS_FILE = "answers.jsonl"
@@ -430,8 +431,10 @@ def train(
     known = sorted(module.name for module in iter_modules(import_module("recipes").__path__))
     module = import_module(f"recipes.{_one_of('recipe', recipe, known)}")
     settings = module.Settings(**parse_settings(module.Settings, sets or []))
-    checkpoint = module.run(settings, notes.print)
-    print(checkpoint)
+    first = is_first()  # several processes of one run: one speaks
+    checkpoint = module.run(settings, notes.print if first else lambda line: None)
+    if first:
+        print(checkpoint)
 
 
 @app.command()
