@@ -32,16 +32,17 @@ _SMALLEST_SIDE = 480  # a smaller picture is enlarged first: letters on 96 px wo
 _LABEL_LETTERS = 40  # per line
 
 
-def to_detections(regions: Sequence[Any], image_wh: tuple[int, int], scale: int = 1) -> Any:
+def to_detections(regions: Sequence[Any], image_wh: tuple[int, int], scale: int = 1, labels: Sequence[str] = ()) -> Any:
     """Give regions as supervision.Detections; see `Answer.to_detections`.
 
     scale    how many times larger than the original the picture is that the detections go with.
+    labels   the first classes, in this order, so that several answers number theirs alike.
     """
     import supervision as sv
 
     placed = [region for region in regions if region.bounds is not None]
     names = [region.label for region in placed]
-    classes = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    classes = {name: place for place, name in enumerate(dict.fromkeys((*labels, *names)))}
     scores = [region.score for region in placed]
     cut = any(region.polygons for region in placed)
     wh = image_wh[0] * scale, image_wh[1] * scale
@@ -59,12 +60,16 @@ def to_detections(regions: Sequence[Any], image_wh: tuple[int, int], scale: int 
     )
 
 
-def draw(answer: Any) -> Any:
-    """Give the picture with the answer drawn on it; see `Answer.draw`."""
+def draw(answer: Any, letter_px: int | None = None, labels: Sequence[str] = ()) -> Any:
+    """Give the picture with the answer drawn on it; see `Answer.draw`.
+
+    letter_px  height of the letters; by the size of the picture unless given.
+    labels     take the first colours, in this order, so that several answers have the same colours.
+    """
     picture, scale = _canvas(answer)
-    letter_px = max(13, round(max(picture.size) / 50))
+    letter_px = letter_px or max(13, round(max(picture.size) / 50))
     if answer.regions:
-        picture = _draw_regions(picture, answer, scale, letter_px)
+        picture = _draw_regions(picture, answer, scale, letter_px, labels)
     elif answer.task.form == "text":
         if answer.task.input == "region":
             _outline_input(picture, answer, scale)
@@ -90,10 +95,10 @@ def _canvas(answer: Any) -> tuple[Any, int]:
     return picture.resize((image.width * scale, image.height * scale)) if scale > 1 else picture.copy(), scale
 
 
-def _draw_regions(picture: Any, answer: Any, scale: int, letter_px: int) -> Any:
+def _draw_regions(picture: Any, answer: Any, scale: int, letter_px: int, first: Sequence[str]) -> Any:
     import supervision as sv
 
-    found = to_detections(answer.regions, answer.image_wh, scale)
+    found = to_detections(answer.regions, answer.image_wh, scale, first)
     # Regions of one label share a colour; regions without any label are told apart by their place in the answer.
     by = sv.ColorLookup.CLASS if any(found["class_name"]) else sv.ColorLookup.INDEX
     palette = sv.ColorPalette.from_hex(_COLOURS)

@@ -189,4 +189,4 @@ def span(interval: tuple[float, float]) -> str:
 def _digits(interval: tuple[float, float] | None) -> int:
     """Digits after the point: one, or as many as show two of a narrow interval's width; four at most."""
     width = 100 * (interval[1] - interval[0]) if interval else 0.0
-    return min(max(1, 1 - math.floor(math.log10(width))), 4) if width > 0 else 1
+    return min(max(1, 1 - math.floor(math.log10(width))), 4) if width > 1e-9 else 1  # less is rounding

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from openflorence.contract.drawing import draw
 from openflorence.contract.regions import Answer, Box, Point, Region
 from openflorence.errors import OpenFlorenceError
 from openflorence.evaluation.compare import Apart, Comparison
 from openflorence.evaluation.figures import percent
-from openflorence.evaluation.pages import Card, Gallery, Heading, Piece, Shot
+from openflorence.evaluation.pages import Card, Gallery, Heading, Piece, Shot, Words
 from openflorence.evaluation.results import Exhibit, Results
 
 SIDE_PX = 480  # longest side of a picture on the page
 QUESTIONS = 3  # of one image that are shown
 LABEL_LETTERS = 60  # of one label that are drawn
+LETTER_PX = 17  # so that three pictures abreast, or one on a phone, can still be read
 QUALITY = 85  # of JPEG
 
 
@@ -38,24 +40,28 @@ def worst_and_best(results: Results, most: int) -> list[Piece]:
     ranked = sorted((name for name in shown if name in scores), key=lambda name: (scores[name], -_regions(shown[name])))
     if not shown or most < 1:
         return []
-    if not ranked or scores[ranked[0]] == scores[ranked[-1]]:
-        alike = ranked or list(shown)
-        title = "Pictures" if not ranked or len(ranked) == 1 else "Pictures; every image scores the same"
-        return [Heading(title, 3), Gallery([_card(name, shown[name], scores.get(name)) for name in alike[:most]])]
+    question = _same_question(results.exhibits)
+
+    def group(title: str, names: Sequence[str]) -> list[Piece]:
+        cards = [_card(name, shown[name], scores.get(name), bool(question)) for name in names[:most]]
+        return [Heading(title, 3), *_said_once(question), Gallery(cards)]
+
+    if not ranked:
+        return group("Pictures", list(shown))
+    if scores[ranked[0]] == scores[ranked[-1]]:
+        return group("Pictures" if len(ranked) == 1 else "Pictures; every image scores the same", ranked)
     most = min(most, len(ranked) // 2)
     # Of equal scores the images with most to find come first, on both sides: they tell more.
     best = sorted(ranked, key=lambda name: (-scores[name], -_regions(shown[name])))
-    groups = (("Worst", ranked[:most]), ("Best", best[:most]))
-    pieces: list[Piece] = []
-    for title, names in groups:
-        pieces += [Heading(f"{title} pictures", 3), Gallery([_card(name, shown[name], scores[name]) for name in names])]
-    return pieces
+    return [*group("Worst pictures", ranked), *group("Best pictures", best)]
 
 
 def furthest_apart(comparison: Comparison) -> list[Piece]:
     """Give the images on which two models differ most, where they can be looked at."""
-    cards = [_apart_card(one, comparison.names) for one in comparison.apart if one.exhibits]
-    return [Heading("Where they differ most", 3), Gallery(cards)] if cards else []
+    shown = [one for one in comparison.apart if one.exhibits]
+    question = _same_question(pair[0] for one in shown for pair in one.exhibits)
+    cards = [_apart_card(one, comparison.names, bool(question)) for one in shown]
+    return [Heading("Where they differ most", 3), *_said_once(question), Gallery(cards)] if cards else []
 
 
 def _scores(results: Results) -> dict[str, float]:
@@ -64,6 +70,16 @@ def _scores(results: Results) -> dict[str, float]:
         return {}
     by_image = next(iter(results.measured.values())).by_image
     return {name: float(value) for name, value in zip(results.images, by_image, strict=True) if not np.isnan(value)}
+
+
+def _same_question(exhibits: Iterable[Exhibit]) -> str:
+    """The question if all were asked the same, else ""."""
+    questions = {exhibit.question for exhibit in exhibits}
+    return questions.pop() if len(questions) == 1 else ""
+
+
+def _said_once(question: str) -> list[Piece]:
+    return [Words(f"Asked: {question}", "note")] if question else []
 
 
 def _regions(exhibits: Iterable[Exhibit]) -> int:
@@ -75,29 +91,36 @@ def _regions(exhibits: Iterable[Exhibit]) -> int:
 Sides = Sequence[tuple[str, Answer]]  # whose answer, the truth first, and what it is
 
 
-def _card(name: str, exhibits: Sequence[Exhibit], score: float | None) -> Card:
+def _card(name: str, exhibits: Sequence[Exhibit], score: float | None, same: bool) -> Card:
     """Show one image: its first questions, the truth and the answer of each."""
     asked = [(one, (("truth", one.true), ("answer", one.said))) for one in exhibits]
-    return Card(name, "" if score is None else percent(score), *_asked(asked))
+    return Card(name, "" if score is None else percent(score), *_asked(asked, same))
 
 
-def _apart_card(apart: Apart, names: tuple[str, str]) -> Card:
+def _apart_card(apart: Apart, names: tuple[str, str], same: bool) -> Card:
     """Show one image on which two models differ: the truth and what each said."""
     asked = [
         (one, (("truth", one.true), (names[0], one.said), (names[1], other.said))) for one, other in apart.exhibits
     ]
-    return Card(apart.image, " → ".join(map(percent, apart.values)), *_asked(asked))
+    return Card(apart.image, " → ".join(map(percent, apart.values)), *_asked(asked, same))
 
 
-def _asked(asked: Sequence[tuple[Exhibit, Sides]]) -> tuple[list[Shot], list[tuple[str, str]]]:
-    """The pictures of an image's first questions, and their words."""
+def _asked(asked: Sequence[tuple[Exhibit, Sides]], same: bool) -> tuple[list[Shot], list[tuple[str, str]]]:
+    """The pictures of an image's first questions, and their words.
+
+    same      all images were asked the same, which is said once.
+    """
     shots: list[Shot] = []
     lines: list[tuple[str, str]] = []
     for exhibit, sides in asked[:QUESTIONS]:
         task = exhibit.true.task
-        lines.append(("asked", exhibit.question))
+        if not same:
+            lines.append(("asked", exhibit.question))
         if task.form != "text":
-            shots += [_shot(exhibit, answer, f"{side}: {_count(answer)}{_flaws(answer)}") for side, answer in sides]
+            # The labels that are true have the same colours in all pictures of a question.
+            labels = [_cut(region.label) for region in exhibit.true.regions]
+            for side, answer in sides:
+                shots.append(_shot(exhibit, answer, f"{side}: {_count(answer)}{_flaws(answer)}", labels))
             continue
         if not shots or task.input == "region":  # one picture is enough, unless another place is asked about
             shots.append(_shot(exhibit, replace(exhibit.true, text=""), ""))
@@ -115,18 +138,18 @@ def _count(answer: Answer) -> str:
 def _flaws(answer: Answer) -> str:
     """Say what was wrong with an answer beside its content."""
     flaws = ["cut by the token limit"] if answer.truncated else []
-    flaws += [f"{answer.invalid} pieces unreadable"] if answer.invalid else []
+    flaws += [f"pieces that could not be read: {answer.invalid}"] if answer.invalid else []
     return f" ({', '.join(flaws)})" if flaws else ""
 
 
 # ---- pictures
 
 
-def _shot(exhibit: Exhibit, answer: Answer, caption: str) -> Shot:
+def _shot(exhibit: Exhibit, answer: Answer, caption: str, labels: Sequence[str] = ()) -> Shot:
     """Draw one answer; a picture that cannot be opened or drawn on is said, and the page goes on."""
     try:
         picture = exhibit.picture()
-        drawn = _small(answer, picture).draw()
+        drawn = draw(_small(answer, picture), LETTER_PX, labels)
     except (OSError, OpenFlorenceError) as error:
         return Shot(caption, "", f"The picture cannot be shown: {error}")
     return Shot(caption, data_uri(drawn))

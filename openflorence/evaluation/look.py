@@ -26,7 +26,9 @@ h4 { font-size: 1rem; margin: 1.4rem 0 .5rem; color: var(--quiet); }
 h2, h3, h4 { line-height: 1.3; overflow-wrap: anywhere; break-after: avoid; }
 p { margin: .6rem 0; max-width: 46rem; overflow-wrap: anywhere; }
 p.note { color: var(--quiet); font-size: .88rem; }
-p.verdict { font-size: 1.12rem; font-weight: 600; padding-left: .8rem; border-left: 4px solid var(--accent); }
+p.verdict {
+  max-width: none; font-size: 1.12rem; font-weight: 600; padding-left: .8rem; border-left: 4px solid var(--accent);
+}
 nav { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0 0; }
 nav a {
   color: var(--accent); text-decoration: none; font-size: .88rem; padding: .15rem .65rem;
@@ -36,7 +38,10 @@ nav a:hover { border-color: var(--accent); }
 .scroll { overflow-x: auto; margin: .8rem 0; max-width: 100%; }
 .scroll.tall { max-height: 30rem; overflow-y: auto; border-bottom: 1px solid var(--line); }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums; }
+table {
+  width: max-content; border-collapse: separate; border-spacing: 0;
+  font-size: .9rem; font-variant-numeric: tabular-nums;
+}
 th, td { padding: .38rem .75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 thead th {
   position: sticky; top: 0; z-index: 1; background: var(--paper); color: var(--quiet);
@@ -50,6 +55,7 @@ tbody th {
 thead th:first-child { left: 0; z-index: 2; }
 tbody tr:hover > * { background-color: var(--raised); }
 td.ours, tbody tr:hover > td.ours { background-color: var(--ours); font-weight: 600; }
+td.none, tbody tr td.none { color: var(--quiet); font-weight: 400; }
 thead th.ours { background: var(--ours); color: var(--ink); }
 td.bar {
   min-width: 7rem; background-image: linear-gradient(var(--fill), var(--fill)); background-repeat: no-repeat;
@@ -66,9 +72,9 @@ dl > div { padding: .3rem 1rem .3rem 0; min-width: 0; }
 dt { color: var(--quiet); font-size: .8rem; }
 dd { margin: 0; overflow-wrap: anywhere; white-space: pre-line; }
 figure { margin: 0; min-width: 0; }
-svg { display: block; max-width: 100%; }
+svg { display: block; }
 .beside { display: flex; flex-wrap: wrap; gap: .5rem 2.5rem; align-items: center; }
-svg.chart { height: auto; margin: .8rem 0; }
+svg.chart { max-width: 100%; height: auto; margin: .8rem 0; }
 svg text { fill: var(--quiet); font-size: 11px; font-family: inherit; }
 .grid { stroke: var(--line); stroke-width: 1; }
 .axis { stroke: var(--frame); stroke-width: 1.5; }

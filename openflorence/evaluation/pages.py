@@ -14,6 +14,7 @@ from html import escape
 from openflorence.evaluation.look import SCRIPT, STYLE
 
 LONGEST = 1000  # letters of a text that are shown
+NONE = "–"  # in a cell without a value
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,9 @@ def _html_table(table: Table) -> str:
     def row(cells: Iterable[str]) -> str:
         return f"<tr>{''.join(cells)}</tr>"
 
-    looks = dict.fromkeys(table.ours, ' class="ours"') | dict.fromkeys(table.charts, ' class="chart"')
-    head = row(f'<th scope="col"{looks.get(i, "")}>{_safe(name)}</th>' for i, name in enumerate(table.head))
+    looks = dict.fromkeys(table.ours, "ours") | dict.fromkeys(table.charts, "chart")
+    marks = [_class([looks[i]] if i in looks else []) for i in range(len(table.head))]
+    head = row(f'<th scope="col"{mark}>{_safe(name)}</th>' for mark, name in zip(marks, table.head, strict=True))
     rows = "\n".join(row(_html_cell(i, cell, looks.get(i, "")) for i, cell in enumerate(cells)) for cells in table.rows)
     look = ' class="sortable"' if table.sortable else ""
     tall = " tall" if len(table.rows) > 15 and table.sortable else ""
@@ -229,10 +231,16 @@ def _html_cell(column: int, cell: str | Cell, look: str) -> str:
     if cell.strong:
         text = f"<strong>{text}</strong>"
     if column == 0:
-        return f'<th scope="row"{look} dir="auto">{text}</th>'
-    bar = f' style="--bar:{min(max(100 * cell.bar, 0), 100):.1f}%"' if cell.bar is not None else ""
-    look = look.replace('class="', 'class="bar ') if bar and look else (' class="bar"' if bar else look)
-    return f"<td{look}{bar}>{text}</td>"
+        return f'<th scope="row" dir="auto">{text}</th>'
+    looks = [look] if look else []
+    looks += ["none"] if text == NONE else []
+    looks += ["bar"] if cell.bar is not None else []
+    style = f' style="--bar:{min(max(100 * cell.bar, 0), 100):.1f}%"' if cell.bar is not None else ""
+    return f"<td{_class(looks)}{style}>{text}</td>"
+
+
+def _class(looks: Sequence[str]) -> str:
+    return f' class="{" ".join(looks)}"' if looks else ""
 
 
 def _html_card(card: Card) -> str:

@@ -16,8 +16,28 @@ from openflorence.evaluation.compare import Comparison, signed, span
 from openflorence.evaluation.figures import percent
 from openflorence.evaluation.gallery import furthest_apart, worst_and_best
 from openflorence.evaluation.metrics import Figure
-from openflorence.evaluation.pages import Cell, Chart, Facts, Heading, Page, Piece, Table, Words, as_html, as_markdown
-from openflorence.evaluation.paper import DOUBTS, NONE, OPEN_PROTOCOLS, PAPER_TABLES, PaperRow, PaperTable, number
+from openflorence.evaluation.pages import (
+    NONE,
+    Cell,
+    Chart,
+    Facts,
+    Heading,
+    Page,
+    Piece,
+    Table,
+    Words,
+    as_html,
+    as_markdown,
+)
+from openflorence.evaluation.paper import (
+    DEFINITIONS,
+    DOUBTS,
+    OPEN_PROTOCOLS,
+    PAPER_TABLES,
+    PaperRow,
+    PaperTable,
+    number,
+)
 from openflorence.evaluation.results import Measured, Results
 
 # How figures and tables are called on a page, where their name in the code is not what people write.
@@ -76,7 +96,7 @@ def _model(one: Results) -> str:
 def _name(one: Results, results: Sequence[Results]) -> str:
     """What to call one of several results: by its benchmark, and by its model where there are several."""
     models = {_model(other) for other in results}
-    return f"{one.benchmark}, {_model(one)}" if len(models) > 1 else one.benchmark
+    return f"{one.benchmark} · {_model(one)}" if len(models) > 1 else one.benchmark
 
 
 # ---- all benchmarks
@@ -111,7 +131,7 @@ def _came_back(results: Sequence[Results]) -> list[Piece]:
 
     note = (
         "Invalid: at least one piece could not be read, the rest is scored. Truncated: ended by the token limit, "
-        "scored as it is. Refused: the model raised an error, scored as an empty answer. Missing: no answer, not scored."
+        "scored as it is. Refused: the model raised an error, scored as empty. Missing: no answer, not scored."
     )
     head = ("benchmark", "questions", "invalid", "truncated", "refused", "missing")
     return [Heading("What came back"), Table(head, list(map(row, results))), Words(note, "note")]
@@ -158,7 +178,7 @@ def _comparison(comparison: Comparison) -> list[Piece]:
 def _beside_the_paper(results: Sequence[Results]) -> list[Piece]:
     """The tables of the paper that have a row we measured."""
     pieces: list[Piece] = [Heading("Beside the paper")]
-    tables = [table for table in PAPER_TABLES if any(_ours(one, row) for one in results for row in table.rows)]
+    tables = [table for table in PAPER_TABLES if any(_ours(one, row, table) for one in results for row in table.rows)]
     if not tables:
         return [*pieces, Words("None of these benchmarks is in the tables of the Florence-2 paper.")]
     for table in tables:
@@ -166,53 +186,65 @@ def _beside_the_paper(results: Sequence[Results]) -> list[Piece]:
     notes = (
         "Our columns are the same in each table, whatever the weights were trained on. Filled dots are Florence-2, "
         "hollow ones other systems; the coloured dot with its interval is ours.",
+        DEFINITIONS,
         *OPEN_PROTOCOLS,
         *DOUBTS,
     )
     return [*pieces, *(Words(note, "note") for note in notes)]
 
 
-def _ours(one: Results, row: PaperRow) -> dict[str, Measured]:
-    """What a result has to say in a row of the paper, by the name of the figure: several where protocols differ."""
-    split = str(one.about.get("split", row.split))
-    if one.benchmark != row.benchmark or split != row.split:
+def _ours(one: Results, row: PaperRow, table: PaperTable) -> dict[str, Measured]:
+    """What a result has to say in a row of the paper, by the name of the figure: several where protocols differ.
+
+    Another part than any of the paper's stands in the first row of its benchmark, where it is named.
+    """
+    if one.benchmark != row.benchmark:
         return {}
-    return {name: one.measured[name] for name in row.ours if name in one.measured}
+    rows = [other for other in table.rows if other.benchmark == row.benchmark]
+    same = [other for other in rows if other.split == one.about.get("split", rows[0].split)] or rows[:1]
+    return {name: one.measured[name] for name in row.ours if name in one.measured} if row in same else {}
 
 
 def _paper_table(table: PaperTable, results: Sequence[Results]) -> Table:
     models = list(dict.fromkeys(_model(one) for one in results))
     rows: list[list[str | Cell]] = []
     for place, row in enumerate(table.rows):
-        by_model = [{k: v for one in results if _model(one) == m for k, v in _ours(one, row).items()} for m in models]
+        found = [(one, _ours(one, row, table)) for one in results]
         cells = [cells[place] for cells in table.systems.values()]
-        rows.append([row.title, *map(_paper_cell, by_model), _strip(table, cells, by_model), *cells])
-    names = [f"{model or 'ours'} (ours)" if model else "ours" for model in models]
+        by_model = [
+            [_paper_cell(*each, row) for each in found if _model(each[0]) == model and each[1]] for model in models
+        ]
+        alike = [
+            each
+            for one, figures in found
+            if one.about.get("split", row.split) == row.split
+            for each in figures.values()
+        ]
+        rows.append([row.title, *("; ".join(words) or NONE for words in by_model), _strip(table, cells, alike), *cells])
+    names = [f"{model} (ours)" if model else "ours" for model in models]
     head = ("benchmark", *names, "", *table.systems)
     return Table(head, rows, frozenset(range(1, len(models) + 1)), frozenset({len(models) + 1}))
 
 
-def _paper_cell(ours: Mapping[str, Measured]) -> str:
+def _paper_cell(one: Results, figures: Mapping[str, Measured], row: PaperRow) -> str:
     parts = []
-    for name, one in ours.items():
-        plus = NONE if one.interval is None else f" ± {percent((one.interval[1] - one.interval[0]) / 2)}"
-        words = f"{percent(finite(one.figure.value))}{plus}"
-        parts.append(f"{called(name)} {words}" if len(ours) > 1 else words)
-    return "; ".join(parts) or NONE
+    for name, each in figures.items():
+        plus = "" if each.interval is None else f" ± {percent((each.interval[1] - each.interval[0]) / 2)}"
+        words = f"{percent(finite(each.figure.value))}{plus}"
+        parts.append(f"{called(name)} {words}" if len(figures) > 1 else words)
+    split = one.about.get("split", row.split)
+    return "; ".join(parts) + ("" if split == row.split else f" (on {split})")
 
 
-def _strip(table: PaperTable, cells: Sequence[str], by_model: Sequence[Mapping[str, Measured]]) -> str | Cell:
-    ours = [
-        (value, one.interval)
-        for figures in by_model
-        for one in figures.values()
-        if (value := finite(one.figure.value)) is not None
-    ]
+def _strip(table: PaperTable, cells: Sequence[str], measured: Sequence[Measured]) -> str | Cell:
+    """Our values among those of the paper, from 0 to 100 or to the largest."""
+    ours = [(value, one.interval) for one in measured if (value := finite(one.figure.value)) is not None]
     if not ours:
         return ""
     named = [(name, number(cell)) for name, cell in zip(table.systems, cells, strict=True)]
     others = [(name, value / 100, name.startswith("Florence-2")) for name, value in named if value is not None]
-    return Cell("", svg=others_svg(ours, others, (0.0, max(1.0, *(value for value, _ in ours), 0.0))))
+    most = max(1.0, *(value for value, _ in ours), *(value for _, value, _ in others))
+    return Cell("", svg=others_svg(ours, others, (0.0, most)))
 
 
 # ---- one benchmark
