@@ -11,7 +11,7 @@ side would hide.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,18 @@ from numpy.typing import NDArray
 from openflorence.errors import BadConfig
 from openflorence.evaluation.results import Exhibit, Measured, Results
 
+MISTAKES = frozenset({"unknown_labels"})  # figures that count what is wrong: less is better
+
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two models are apart in one figure: b less a, in shares; higher is better."""
+    """How far two models are apart in one figure: b less a, in shares."""
 
     names: tuple[str, str]  # of the models a and b
     values: tuple[float | None, float | None]
     interval: tuple[float, float] | None  # the middle 95 % of the paired draws; None without any
     alike: bool  # both score the same on every image
+    lower: bool = False  # less is better
 
     @property
     def value(self) -> float | None:
@@ -41,7 +44,8 @@ class Difference:
         if self.value is None or self.interval is None:
             return None
         low, high = self.interval
-        return self.names[1] if low > 0 else self.names[0] if high < 0 else None
+        a, b = reversed(self.names) if self.lower else self.names
+        return b if low > 0 else a if high < 0 else None
 
     @property
     def verdict(self) -> str:
@@ -108,7 +112,9 @@ def compare(a: Results, b: Results, most: int = 8) -> Comparison:
             f"{a.benchmark}: {names[0]} has the figures {', '.join(a.measured) or 'none'}, {names[1]} "
             f"{', '.join(b.measured) or 'none'}; two models are compared by a figure that both have"
         )
-    differences = {name: _difference(names, a.measured[name], b.measured[name]) for name in shared}
+    differences = {
+        name: replace(_difference(names, a.measured[name], b.measured[name]), lower=name in MISTAKES) for name in shared
+    }
     headline = (a.measured[shared[0]].by_image, b.measured[shared[0]].by_image)
     return Comparison(
         a.benchmark, names, len(a.images), (a.missing, b.missing), differences, _apart(a, b, headline, most)

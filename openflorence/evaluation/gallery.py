@@ -17,7 +17,7 @@ from openflorence.contract.regions import Answer, Box, Point, Region
 from openflorence.errors import OpenFlorenceError
 from openflorence.evaluation.compare import Apart, Comparison
 from openflorence.evaluation.figures import percent
-from openflorence.evaluation.pages import Card, Gallery, Heading, Piece, Shot, Words
+from openflorence.evaluation.pages import Card, Gallery, Heading, Piece, Shot, Words, called
 from openflorence.evaluation.results import Exhibit, Results
 
 SIDE_PX = 480  # longest side of a picture on the page
@@ -40,10 +40,11 @@ def worst_and_best(results: Results, most: int) -> list[Piece]:
     ranked = sorted((name for name in shown if name in scores), key=lambda name: (scores[name], -_regions(shown[name])))
     if not shown or most < 1:
         return []
+    figure = next(iter(results.measured), "")
     question = _same_question(results.exhibits)
 
     def group(title: str, names: Sequence[str]) -> list[Piece]:
-        cards = [_card(name, shown[name], scores.get(name), bool(question)) for name in names[:most]]
+        cards = [_card(name, shown[name], _in_words(figure, scores.get(name)), bool(question)) for name in names[:most]]
         return [Heading(title, 3), *_said_once(question), Gallery(cards)]
 
     if not ranked:
@@ -60,7 +61,8 @@ def furthest_apart(comparison: Comparison) -> list[Piece]:
     """Give the images on which two models differ most, where they can be looked at."""
     shown = [one for one in comparison.apart if one.exhibits]
     question = _same_question(pair[0] for one in shown for pair in one.exhibits)
-    cards = [_apart_card(one, comparison.names, bool(question)) for one in shown]
+    figure = next(iter(comparison.differences))
+    cards = [_apart_card(one, comparison.names, figure, bool(question)) for one in shown]
     return [Heading("Where they differ most", 3), *_said_once(question), Gallery(cards)] if cards else []
 
 
@@ -82,6 +84,10 @@ def _said_once(question: str) -> list[Piece]:
     return [Words(f"Asked: {question}", "note")] if question else []
 
 
+def _in_words(figure: str, score: float | None) -> str:
+    return "" if score is None else f"{called(figure)} {percent(score)}"
+
+
 def _regions(exhibits: Iterable[Exhibit]) -> int:
     return sum(len(exhibit.true.regions) for exhibit in exhibits)
 
@@ -91,18 +97,19 @@ def _regions(exhibits: Iterable[Exhibit]) -> int:
 Sides = Sequence[tuple[str, Answer]]  # whose answer, the truth first, and what it is
 
 
-def _card(name: str, exhibits: Sequence[Exhibit], score: float | None, same: bool) -> Card:
+def _card(name: str, exhibits: Sequence[Exhibit], score: str, same: bool) -> Card:
     """Show one image: its first questions, the truth and the answer of each."""
     asked = [(one, (("truth", one.true), ("answer", one.said))) for one in exhibits]
-    return Card(name, "" if score is None else percent(score), *_asked(asked, same))
+    return Card(name, score, *_asked(asked, same))
 
 
-def _apart_card(apart: Apart, names: tuple[str, str], same: bool) -> Card:
+def _apart_card(apart: Apart, names: tuple[str, str], figure: str, same: bool) -> Card:
     """Show one image on which two models differ: the truth and what each said."""
     asked = [
         (one, (("truth", one.true), (names[0], one.said), (names[1], other.said))) for one, other in apart.exhibits
     ]
-    return Card(apart.image, " → ".join(map(percent, apart.values)), *_asked(asked, same))
+    score = f"{called(figure)} {' → '.join(map(percent, apart.values))}"
+    return Card(apart.image, score, *_asked(asked, same))
 
 
 def _asked(asked: Sequence[tuple[Exhibit, Sides]], same: bool) -> tuple[list[Shot], list[tuple[str, str]]]:

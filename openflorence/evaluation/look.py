@@ -35,7 +35,7 @@ nav a {
   border: 1px solid var(--line); border-radius: 99px; background: var(--raised);
 }
 nav a:hover { border-color: var(--accent); }
-.scroll { overflow-x: auto; margin: .8rem 0; max-width: 100%; }
+.scroll { overflow-x: auto; margin: .8rem 0; width: fit-content; max-width: 100%; }
 .scroll.tall { max-height: 30rem; overflow-y: auto; border-bottom: 1px solid var(--line); }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 table {
@@ -46,6 +46,7 @@ th, td { padding: .38rem .75rem; text-align: right; border-bottom: 1px solid var
 thead th {
   position: sticky; top: 0; z-index: 1; background: var(--paper); color: var(--quiet);
   font-weight: 600; vertical-align: bottom; border-bottom: 2px solid var(--frame);
+  white-space: normal; max-width: 8.5rem; line-height: 1.3;
 }
 tbody th, thead th:first-child { text-align: left; }
 tbody th {
@@ -77,6 +78,7 @@ svg { display: block; }
 svg.chart { max-width: 100%; height: auto; margin: .8rem 0; }
 svg text { fill: var(--quiet); font-size: 11px; font-family: inherit; }
 .grid { stroke: var(--line); stroke-width: 1; }
+.strip .grid { stroke: var(--frame); }
 .axis { stroke: var(--frame); stroke-width: 1.5; }
 .ideal { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 4 4; }
 .curve { fill: none; stroke: var(--accent); stroke-width: 2; }
@@ -86,7 +88,7 @@ svg rect.count { fill: var(--theirs); }
 .dot.ours { fill: var(--accent); stroke: var(--paper); stroke-width: 1; }
 .dot.theirs { fill: var(--theirs); }
 .dot.hollow { fill: var(--paper); stroke: var(--theirs); stroke-width: 1.5; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem; }
 .card {
   border: 1px solid var(--line); border-radius: 10px; background: var(--raised); padding: .75rem;
   break-inside: avoid; min-width: 0;
@@ -96,7 +98,7 @@ svg rect.count { fill: var(--theirs); }
 .card .name { overflow-wrap: anywhere; color: var(--quiet); }
 .card .score { font-weight: 600; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .shots { display: flex; flex-wrap: wrap; gap: .75rem; }
-.shots figure { flex: 1 1 17rem; max-width: 30rem; }
+.shots figure { flex: 1 1 17rem; max-width: 34rem; }
 .shots img { display: block; width: 100%; height: auto; border-radius: 6px; border: 1px solid var(--line); }
 .shots figcaption { font-size: .8rem; color: var(--quiet); margin-top: .25rem; }
 .missing p { padding: 2rem 1rem; border: 1px dashed var(--frame); border-radius: 6px; color: var(--quiet); }
@@ -104,6 +106,9 @@ svg rect.count { fill: var(--theirs); }
 .card dl.said > div { padding: .25rem 0; }
 @media (max-width: 40rem) {
   main { padding: 1.2rem .9rem 3rem; }
+  nav { flex-wrap: nowrap; overflow-x: auto; }
+  nav a { white-space: nowrap; }
+  dl { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
   h1 { font-size: 1.5rem; }
   h2 { font-size: 1.2rem; margin-top: 2.4rem; }
   table { font-size: .84rem; }

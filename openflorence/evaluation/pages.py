@@ -16,6 +16,23 @@ from openflorence.evaluation.look import SCRIPT, STYLE
 LONGEST = 1000  # letters of a text that are shown
 NONE = "–"  # in a cell without a value
 
+# How figures and tables are called on a page, where their name in the code is not what people write.
+CALLED = {
+    "map": "mAP",
+    "miou": "mIoU",
+    "oiou": "oIoU",
+    "cider_d": "CIDEr-D",
+    "cider": "CIDEr",
+    "rouge_l": "ROUGE-L",
+    "anls": "ANLS",
+    "recall_at_1": "R@1",
+    "recall_at_5": "R@5",
+    "recall_at_10": "R@10",
+    "f1": "F1",
+    **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
+    **{f"ap{least}": f"AP{least}" for least in range(50, 100, 5)},
+}
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -108,6 +125,16 @@ class Page:
     def add(self, *pieces: Piece) -> None:
         """Put pieces at the end."""
         self.pieces += pieces
+
+
+def called(name: str) -> str:
+    """Give the name of a figure, table or fact as people write it: "map_order" is "mAP order"."""
+    words = name.split("_")
+    for size in range(len(words), 0, -1):
+        first = "_".join(words[:size])
+        if first in CALLED or size == 1:
+            return " ".join([CALLED.get(first, first), *([called("_".join(words[size:]))] if words[size:] else [])])
+    return name
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:

@@ -35,13 +35,13 @@ class PaperRow:
     """What one row of numbers measures."""
 
     benchmark: str  # our name of the benchmark
-    split: str  # as the benchmark's files call it
+    split: str  # as the paper calls it
     measure: str  # as the paper calls it
     ours: tuple[str, ...]  # the names under which our figures may have it: one for each protocol
 
     @property
     def title(self) -> str:
-        """The row in words: "COCO captions (Karpathy) test, CIDEr"."""
+        """The row in words: "COCO captions Karpathy test, CIDEr"."""
         return f"{TITLES[self.benchmark]} {self.split}, {self.measure}"
 
 
@@ -61,7 +61,7 @@ class PaperTable:
 
 
 TITLES = {
-    "coco-caption": "COCO captions (Karpathy)",
+    "coco-caption": "COCO captions",
     "nocaps": "NoCaps",
     "textcaps": "TextCaps",
     "coco-detect": "COCO detection",
@@ -92,14 +92,14 @@ def _referring(benchmark: str, splits: Sequence[str]) -> tuple[PaperRow, ...]:
     return tuple(PaperRow(benchmark, split, "accuracy", ("accuracy",)) for split in splits)
 
 
-_CIDER = ("cider_d", "cider")
+_CIDER = ("cider_d",)  # what coco-caption prints as CIDEr
 _CAPTIONS = (
-    PaperRow("coco-caption", "test", "CIDEr", _CIDER),
+    PaperRow("coco-caption", "Karpathy test", "CIDEr", _CIDER),
     PaperRow("nocaps", "val", "CIDEr", _CIDER),
     PaperRow("textcaps", "val", "CIDEr", _CIDER),
 )
 _REGIONS = (
-    PaperRow("coco-detect", "val2017", "mAP", ("map",)),
+    PaperRow("coco-detect", "val2017", "mAP", ("map", "map_order", "map_constant")),
     PaperRow("flickr30k", "test", "R@1", ("recall_at_1",)),
     *_referring("refcoco", ("val", "testA", "testB")),
     *_referring("refcoco+", ("val", "testA", "testB")),

@@ -28,6 +28,7 @@ from openflorence.evaluation.pages import (
     Words,
     as_html,
     as_markdown,
+    called,
 )
 from openflorence.evaluation.paper import (
     DEFINITIONS,
@@ -39,23 +40,6 @@ from openflorence.evaluation.paper import (
     number,
 )
 from openflorence.evaluation.results import Measured, Results
-
-# How figures and tables are called on a page, where their name in the code is not what people write.
-CALLED = {
-    "map": "mAP",
-    "miou": "mIoU",
-    "oiou": "oIoU",
-    "cider_d": "CIDEr-D",
-    "cider": "CIDEr",
-    "rouge_l": "ROUGE-L",
-    "anls": "ANLS",
-    "recall_at_1": "R@1",
-    "recall_at_5": "R@5",
-    "recall_at_10": "R@10",
-    "f1": "F1",
-    **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
-    **{f"ap{least}": f"AP{least}" for least in range(50, 100, 5)},
-}
 
 
 def write_pages(
@@ -104,10 +88,11 @@ def _name(one: Results, results: Sequence[Results]) -> str:
 
 def _summary(results: Sequence[Results]) -> list[Piece]:
     rows = []
-    for one in results:
-        name, headline = next(iter(one.measured.items()), ("", None))
-        rows.append([_name(one, results), called(name), *_measured_cells(headline), f"{len(one.images):,}"])
-    head = ("benchmark", "headline figure", "value", "95 % interval", "0 to 100", "images")
+    headlines = [next(iter(one.measured.items()), ("", None)) for one in results]
+    top = _top(headline for _, headline in headlines)
+    for one, (name, headline) in zip(results, headlines, strict=True):
+        rows.append([_name(one, results), called(name), *_measured_cells(headline, top), f"{len(one.images):,}"])
+    head = ("benchmark", "headline figure", "value", "95 % interval", f"0 to {100 * top:g}", "images")
     note = (
         "Values are in points of 100. An interval holds the middle 95 % of what the figure is when as many images are "
         "drawn anew, with replacement; it says how much of a figure is due to these images, and nothing about other "
@@ -116,11 +101,17 @@ def _summary(results: Sequence[Results]) -> list[Piece]:
     return [Heading("Summary"), Table(head, rows, frozenset({2}), frozenset({4})), Words(note, "note")]
 
 
-def _measured_cells(measured: Measured | None) -> list[str | Cell]:
+def _top(measured: Iterable[Measured | None]) -> float:
+    """Where a chart of several figures ends: at 1, or above the largest of those that may be more, as CIDEr."""
+    ends = [end for one in measured if one is not None for end in (one.figure.value, *(one.interval or ()))]
+    return max(1.0, math.ceil(2 * max((end for end in map(finite, ends) if end is not None), default=0.0)) / 2)
+
+
+def _measured_cells(measured: Measured | None, top: float) -> list[str | Cell]:
     value = None if measured is None else finite(measured.figure.value)
     if measured is None or value is None:
         return [NONE, NONE, ""]
-    chart = interval_svg(value, measured.interval, (0.0, 1.0))
+    chart = interval_svg(value, measured.interval, (0.0, top))
     return [percent(value), NONE if measured.interval is None else span(measured.interval), Cell("", svg=chart)]
 
 
@@ -206,10 +197,11 @@ def _ours(one: Results, row: PaperRow, table: PaperTable) -> dict[str, Measured]
 
 
 def _paper_table(table: PaperTable, results: Sequence[Results]) -> Table:
-    models = list(dict.fromkeys(_model(one) for one in results))
+    shown = [one for one in results if any(_ours(one, row, table) for row in table.rows)]
+    models = list(dict.fromkeys(_model(one) for one in shown))
     rows: list[list[str | Cell]] = []
     for place, row in enumerate(table.rows):
-        found = [(one, _ours(one, row, table)) for one in results]
+        found = [(one, _ours(one, row, table)) for one in shown]
         cells = [cells[place] for cells in table.systems.values()]
         by_model = [
             [_paper_cell(*each, row) for each in found if _model(each[0]) == model and each[1]] for model in models
@@ -222,7 +214,7 @@ def _paper_table(table: PaperTable, results: Sequence[Results]) -> Table:
         ]
         rows.append([row.title, *("; ".join(words) or NONE for words in by_model), _strip(table, cells, alike), *cells])
     names = [f"{model} (ours)" if model else "ours" for model in models]
-    head = ("benchmark", *names, "", *table.systems)
+    head = ("benchmark", *names, "from 0 to the most", *table.systems)
     return Table(head, rows, frozenset(range(1, len(models) + 1)), frozenset({len(models) + 1}))
 
 
@@ -252,8 +244,9 @@ def _strip(table: PaperTable, cells: Sequence[str], measured: Sequence[Measured]
 
 def _benchmark(one: Results, title: str, pictures: int) -> list[Piece]:
     pieces: list[Piece] = [Heading(title), Facts(_about(one))]
-    rows = [[called(name), *_measured_cells(each), f"{each.figure.n:,.6g}"] for name, each in one.measured.items()]
-    head = ("figure", "value", "95 % interval", "0 to 100", "judged")
+    top = _top(one.measured.values())
+    rows = [[called(name), *_measured_cells(each, top), f"{each.figure.n:,.6g}"] for name, each in one.measured.items()]
+    head = ("figure", "value", "95 % interval", f"0 to {100 * top:g}", "judged")
     if rows:
         pieces.append(Table(head, rows, frozenset({1}), frozenset({3})))
     for name, table in one.tables.items():
@@ -302,11 +295,6 @@ def _calibration(one: Results) -> list[Piece]:
     )
     table = Table(("score", "answers", "mean score", "right"), rows)
     return [Heading("Calibration of the scores", 3), Words(words), Chart(reliability_svg(calibration), table)]
-
-
-def called(name: str) -> str:
-    """Give the name of a figure, table or fact as people write it."""
-    return CALLED.get(name, name.replace("_", " "))
 
 
 def finite(value: float | None) -> float | None:

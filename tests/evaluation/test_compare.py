@@ -55,6 +55,21 @@ def test_the_verdict_states_the_interval(interval, value, verdict):
     assert Difference(("A", "B"), (0.5, 0.5 + value), interval, False).verdict == verdict
 
 
+def test_less_is_better_where_mistakes_are_counted():
+    # 3 and 1 of 10 regions: the second names fewer labels that do not exist.
+    worse, better = (
+        Difference(("A", "B"), pair, ends, False, lower=True)
+        for pair, ends in (((0.1, 0.3), (0.15, 0.25)), ((0.3, 0.1), (-0.25, -0.15)))
+    )
+    assert worse.verdict == "A is better: −20.0 points, 95 % interval −25.0 to −15.0"
+    assert better.verdict == "B is better: −20.0 points, 95 % interval −25.0 to −15.0"
+    a, b = (
+        Results("coco-detect", ("0", "1"), 2, 0, 0, 0, 0, {"unknown_labels": measure(np.array(parts, float))})
+        for parts in ([[1, 1], [1, 1]], [[0, 1], [0, 1]])
+    )
+    assert compare(a, b).headline.better == "B"
+
+
 def test_no_value_and_no_difference_are_said():
     assert "no value" in Difference(("A", "B"), (None, 0.5), None, False).verdict
     same = results([0.1, 0.5, 0.7])
