@@ -26,15 +26,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # Put a new file where it belongs; a file that is not here fails.
 HOUSE = {
     "contract": "tasks shapes locations drawing regions published prompts answers grammar records",
-    "model": "config tokenizer sources images files linear davit seq2seq florence fast settings layouts checkpoint hub "
-    "doctor adapter_files adapters decode predict",
+    "model": "config tokenizer sources images listing files linear davit seq2seq florence fast settings layouts "
+    "checkpoint hub doctor adapter_files adapters decode predict",
     "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
     "coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget "
     "wording augment mixture",
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
-    "evaluation": "metrics captions detection phrases results figures scoring heldout drawn transcript official "
-    "official_regions judges benchmarks paper compare charts look pages gallery report",
+    "evaluation": "metrics captions results judged detection coco_results phrases reading figures scoring heldout drawn "
+    "transcript official official_regions marking marking_regions benchmarks paper compare charts look pages gallery "
+    "report runs",
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",

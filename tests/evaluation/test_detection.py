@@ -1,12 +1,13 @@
-"""Average precision against values worked out by hand, and the resampling against the library."""
+"""Average precision against values worked out by hand, and its resampling against the library."""
 
 import numpy as np
 import pytest
 
 from openflorence.contract.regions import Region
-from openflorence.contract.shapes import Box
+from openflorence.contract.shapes import Box, Point
 from openflorence.errors import BadConfig
-from openflorence.evaluation.detection import SCORE_PROTOCOLS, _entries, _evaluate, _weighted, average_precision
+from openflorence.evaluation.detection import SCORE_PROTOCOLS, TWELVE, average_precision
+from openflorence.evaluation.metrics import image_weights
 
 HERE, THERE, AWAY = Box(10, 10, 30, 30), Box(50, 50, 80, 80), Box(85, 5, 95, 15)
 
@@ -115,18 +116,18 @@ def noise(images: int) -> tuple[list[list[Region]], list[list[Region]], list[lis
     return found, truths, crowds
 
 
-def test_images_counted_once_give_what_the_library_gives():
-    found, truths, crowds = noise(60)
-    labels = sorted({region.label for rows in (truths, crowds) for row in rows for region in row})
-    true = _entries(truths, labels, "constant", 0) + _entries(crowds, labels, "constant", 1)
-    evaluation = _evaluate(_entries(found, labels, "probability", 0), true, 60, labels)
-    theirs = evaluation.eval["precision"][:, :, :, 0, 0].mean(axis=1)
-    once = np.ones((1, 60), np.int64)
-    for place in range(len(labels)):
-        ours = _weighted(evaluation.evalImgs[place * 60 : (place + 1) * 60], once, evaluation.params.recThrs)
-        assert ours[0] == pytest.approx(theirs[:, place], abs=1e-12)
-    assert 0.1 < theirs.mean() < 0.9
-    assert len(labels) == 5
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_draw_is_what_the_library_gives_for_the_drawn_images(row):
+    # The images of one draw written out, each as often as it was drawn, and scored as any other images.
+    sides = noise(40)
+    measured = average_precision(*sides, rounds=2).measured
+    drawn = [image for image, times in enumerate(image_weights(40, 2)[row]) for _ in range(times)]
+    theirs = average_precision(*([side[image] for image in drawn] for side in sides), rounds=0).measured
+    assert list(measured) == list(theirs) == list(TWELVE)
+    for name, one in measured.items():
+        value = theirs[name].figure.value
+        assert one.draws[row] == pytest.approx(np.nan if value is None else value, abs=1e-12, nan_ok=True), name
+    assert 0.1 < measured["ap_small"].draws[row] < measured["ar_100"].draws[row] < 0.9
 
 
 def test_the_half_width_shrinks_as_images_grow():
@@ -143,3 +144,129 @@ def test_the_half_width_shrinks_as_images_grow():
 def test_nothing_is_printed(capsys):
     average_precision(FOUND, TRUTHS)
     assert capsys.readouterr() == ("", "")
+
+
+# ---- the other figures of COCO
+
+SMALL, MEDIUM, LARGE = Box(0, 0, 20, 20), Box(100, 0, 150, 50), Box(200, 0, 400, 200)  # below 32 x 32, 96 x 96, above
+
+
+def test_the_twelve_figures_by_hand():
+    # Two of three are found: precision 1 at the 67 recalls 0.00 to 0.66.
+    found = [[at(SMALL, 0.9), at(LARGE, 0.8)]]
+    values = {
+        name: one.figure.value
+        for name, one in average_precision(found, [[*map(at, (SMALL, MEDIUM, LARGE))]]).measured.items()
+    }
+    two_thirds = pytest.approx(67 / 101)
+    assert values == {
+        "map": two_thirds,
+        "ap50": two_thirds,
+        "ap75": two_thirds,
+        "ap_small": pytest.approx(1),
+        "ap_medium": 0,
+        "ap_large": pytest.approx(1),
+        "ar_1": pytest.approx(1 / 3),  # the surest of the image
+        "ar_10": pytest.approx(2 / 3),
+        "ar_100": pytest.approx(2 / 3),
+        "ar_small": 1,
+        "ar_medium": 0,
+        "ar_large": 1,
+    }
+    assert list(values) == list(TWELVE)
+
+
+def test_the_tables_by_hand():
+    found, true = [[at(SMALL, 0.9), at(LARGE, 0.8, "dog")]], [[at(SMALL), at(MEDIUM), at(LARGE, label="dog")]]
+    precision = average_precision(found, true)
+    tables = {
+        name: {row: (figure.value, figure.n) for row, figure in table.items()}
+        for name, table in precision.tables.items()
+    }
+    half = pytest.approx(51 / 101), 2  # one of two cats
+    assert tables == {
+        "ap by category": {"cat": half, "dog": (pytest.approx(1), 1)},
+        "ap50 by category": {"cat": half, "dog": (pytest.approx(1), 1)},
+        "ar by category": {"cat": (0.5, 2), "dog": (1, 1)},
+        "ap by size": {"small": (pytest.approx(1), 1), "medium": (0, 1), "large": (pytest.approx(1), 1)},
+        "ar by size": {"small": (1, 1), "medium": (0, 1), "large": (1, 1)},
+    }
+    assert precision.categories == precision.tables["ap50 by category"]
+    assert list(precision.figures) == ["map", "ap50", "ap75"]
+
+
+def test_each_image_has_its_f1_and_its_recall():
+    # One of two boxes is right and all is found: F1 is 2 of 3. Then nothing is true and nothing said; one that is
+    # missed; and one that is too many.
+    found, true = [[at(HERE, 0.5), at(AWAY, 0.9)], [], [], [at(AWAY, 0.1)]], [[at(HERE)], [], [at(THERE)], []]
+    measured = average_precision(found, true).measured
+    assert measured["map"].by_image == pytest.approx([2 / 3, np.nan, 0, 0], nan_ok=True)
+    assert measured["ar_100"].by_image == pytest.approx([1, np.nan, 0, np.nan], nan_ok=True)
+    assert measured["ar_1"].by_image == pytest.approx([0, np.nan, 0, np.nan], nan_ok=True)  # the surest is wrong
+    # An IoU of 0.69 is right at four of the ten overlaps.
+    measured = average_precision([[at(Box(10, 10, 30, 23.8), 1.0)]], [[at(HERE)]]).measured
+    assert measured["map"].by_image == pytest.approx([0.4])
+    assert measured["ap50"].by_image == pytest.approx([1])
+
+
+def outline(*points: tuple[float, float], score: float | None = None) -> Region:
+    return Region("cat", polygons=(tuple(Point(*point) for point in points),), score=score)
+
+
+WHOLE = outline((0, 0), (20, 0), (20, 20), (0, 20))
+
+
+def test_masks_are_not_boxes():
+    # An L of 300 of the 400 pixels, with the bounds of the square: IoU 0.75, as boxes 1.
+    corner = outline((0, 0), (20, 0), (20, 10), (10, 10), (10, 20), (0, 20), score=0.9)
+    boxes = average_precision([[corner]], [[WHOLE]])
+    masks = average_precision([[corner]], [[WHOLE]], kind="masks", images_wh=[(40, 30)])
+    assert boxes.figures["map"].value == pytest.approx(1.0)
+    assert masks.figures["ap50"].value == pytest.approx(1.0)
+    assert masks.figures["map"].value == pytest.approx(0.6)  # the overlaps 0.50 to 0.75
+    # 17 of 25 columns: an IoU of 0.68 reaches 0.50, 0.55, 0.60 and 0.65.
+    wide, part = (outline((0, 0), (width, 0), (width, 20), (0, 20), score=1.0) for width in (25, 17))
+    assert average_precision([[part]], [[wide]], kind="masks", images_wh=[(40, 30)]).figures[
+        "map"
+    ].value == pytest.approx(0.4)
+
+
+def test_the_size_of_a_mask_is_its_area():
+    # 40 x 40 within its bounds, but an L of 700 pixels: small, where its box is medium.
+    thin = outline((0, 0), (40, 0), (40, 10), (10, 10), (10, 40), (0, 40), score=1.0)
+    masks = average_precision([[thin]], [[thin]], kind="masks", images_wh=[(50, 50)])
+    assert [masks.measured[f"ap_{size}"].figure.n for size in ("small", "medium", "large")] == [1, 0, 0]
+    boxes = average_precision([[thin]], [[thin]])
+    assert [boxes.measured[f"ap_{size}"].figure.n for size in ("small", "medium", "large")] == [0, 1, 0]
+
+
+def test_masks_in_a_crowd_and_regions_without_an_outline():
+    crowd = [[outline((0, 0), (40, 0), (40, 30), (0, 30))]]
+    inside = outline((25, 5), (30, 5), (30, 10), (25, 10), score=0.95)
+    found = [[Region("cat", box=Box(0, 0, 20, 20), score=0.9), inside, Region("cat", score=0.99)]]
+    wh = [(40, 30)]
+    assert average_precision(found, [[WHOLE]], crowd, kind="masks", images_wh=wh).figures["map"].value == pytest.approx(
+        1
+    )
+    assert average_precision(found, [[WHOLE]], kind="masks", images_wh=wh).figures["map"].value == pytest.approx(0.5)
+    bent = Region("cat", polygons=((Point(0, 0), Point(20, 20)),), score=0.9)  # no ring: its bounds
+    assert average_precision([[bent]], [[WHOLE]], kind="masks", images_wh=wh).figures["map"].value == pytest.approx(1)
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(BadConfig, match="allowed: boxes, masks"):
+        average_precision(FOUND, TRUTHS, kind="mask")  # type: ignore[arg-type]
+    with pytest.raises(BadConfig, match="give images_wh"):
+        average_precision(FOUND, TRUTHS, kind="masks")
+    with pytest.raises(BadConfig, match="rounds is -1"):
+        average_precision(FOUND, TRUTHS, rounds=-1)
+
+
+def test_no_images_have_no_draws():
+    precision = average_precision([], [])
+    assert {one.figure.value for one in precision.measured.values()} == {None}
+    assert precision.measured["map"].by_image.shape == (0,)
+    assert precision.tables["ap by category"] == {}
+    one = average_precision([[at(HERE, 1.0)]], [[at(HERE)]]).measured["map"]
+    assert one.draws.shape == (0,)
+    assert one.interval is None
