@@ -101,4 +101,4 @@ def test_of_two_processes_one_speaks_and_writes(tmp_path):
     assert done.stdout.split() == [str(tmp_path / "out" / "checkpoint")]
     assert [done.stderr.count(word) for word in ("before: ", "after: ", "2/2 ")] == [1, 1, 2]  # progress, validation
     assert set(json.loads((tmp_path / "out" / "scores.json").read_text())) == {"before", "after", "problems"}
-    assert load(tmp_path / "out" / "checkpoint").predict(tmp_path / "data" / "00000040.png", "detect") is not None
+    assert load(tmp_path / "out" / "checkpoint").checkpoint.config == load(None).checkpoint.config

@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file
 from small_runs import BATCHES, FEW, SCENES, SHORT, batch_of, equal, rows_of, run, state_of, weights_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import Same, drawn_examples, tiny_network, world_text
+from tiny import ALL, WORLD, Same, drawn_examples, tiny_network, world_text
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from openflorence.contract.answers import write_answer
 from openflorence.data.mixture import IGNORED, Batch
+from openflorence.data.world import draw_scene
 from openflorence.errors import BadConfig, OpenFlorenceError, TrainingDiverged
 from openflorence.model.checkpoint import save_checkpoint
 from openflorence.model.florence import Network
@@ -368,14 +369,24 @@ def test_half_precision_runs_near_full_precision_and_keeps_full_weights(tmp_path
 
 # ---- it learns
 
+EIGHT = [draw_scene(seed, WORLD) for seed in range(8)]
+EVERY = tuple(task.name for task in ALL)
+
 
 @pytest.mark.slow
-def test_a_few_scenes_are_learnt_to_the_letter(tmp_path):
+@pytest.mark.parametrize(
+    ("scenes", "names", "steps"),
+    [
+        (SCENES, (*FEW, "caption", "answer"), 220),
+        # Six minutes of one core.
+        pytest.param(EIGHT, EVERY, 400, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_a_few_scenes_are_learnt_to_the_letter(scenes, names, steps, tmp_path):
     network, text = tiny_network(), world_text()
-    names = (*FEW, "caption", "answer")
-    batch = batch_of(SCENES, names)
+    batch = batch_of(scenes, names)
     settings = TrainSettings(
-        steps=220, peak_rate=4e-3, warmup=40, weight_decay=0.0, average=0.0, workers=0, log_every=20
+        steps=steps, peak_rate=4e-3, warmup=40, weight_decay=0.0, average=0.0, workers=0, log_every=20
     )
     train(SequenceObjective(network), Same(batch), settings, tmp_path / "run")
     network.eval()
@@ -388,7 +399,7 @@ def test_a_few_scenes_are_learnt_to_the_letter(tmp_path):
     save_checkpoint(network, text, tmp_path / "checkpoint")
     florence = load(tmp_path / "checkpoint")
     answered = 0
-    for scene in SCENES:
+    for scene in scenes:
         view = florence.open(scene.image)
         for example in drawn_examples(scene, names):
             for beams in (1, 3):
