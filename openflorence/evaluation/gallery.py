@@ -81,7 +81,7 @@ def _same_question(exhibits: Iterable[Exhibit]) -> str:
 
 
 def _said_once(question: str) -> list[Piece]:
-    return [Words(f"Asked: {question}", "note")] if question else []
+    return [Words(f"Asked: {question}", "asked")] if question else []
 
 
 def _in_words(figure: str, score: float | None) -> str:

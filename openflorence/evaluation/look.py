@@ -25,7 +25,7 @@ h3 { font-size: 1.08rem; margin: 2rem 0 .6rem; }
 h4 { font-size: 1rem; margin: 1.4rem 0 .5rem; color: var(--quiet); }
 h2, h3, h4 { line-height: 1.3; overflow-wrap: anywhere; break-after: avoid; }
 p { margin: .6rem 0; max-width: 46rem; overflow-wrap: anywhere; }
-p.note { color: var(--quiet); font-size: .88rem; }
+p.note, p.asked { color: var(--quiet); font-size: .88rem; }
 p.verdict {
   max-width: none; font-size: 1.12rem; font-weight: 600; padding-left: .8rem; border-left: 4px solid var(--accent);
 }
@@ -94,7 +94,10 @@ svg rect.count { fill: var(--theirs); }
   break-inside: avoid; min-width: 0;
 }
 .card.wide { grid-column: 1 / -1; }
-.card header { display: flex; justify-content: space-between; gap: 1rem; font-size: .88rem; margin-bottom: .55rem; }
+.card header {
+  display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem;
+  font-size: .88rem; margin-bottom: .55rem;
+}
 .card .name { overflow-wrap: anywhere; color: var(--quiet); }
 .card .score { font-weight: 600; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .shots { display: flex; flex-wrap: wrap; gap: .75rem; }
@@ -127,10 +130,16 @@ svg rect.count { fill: var(--theirs); }
   .scroll, .scroll.tall { overflow: visible; max-height: none; }
   .card dl.said { max-height: none; overflow: visible; }
   thead th, tbody th { position: static; }
-  table { font-size: 8pt; }
-  th, td { padding: .2rem .4rem; }
-  tr { break-inside: avoid; }
-  .shots figure { max-width: 9cm; }
+  table { width: auto; font-size: 7.5pt; }
+  th, td { padding: .15rem .35rem; white-space: normal; }
+  tbody th { min-width: 0; }
+  svg.strip { width: 2.2cm; height: auto; }
+  tr, .beside { break-inside: avoid; }
+  p.asked { break-after: avoid; }
+  .gallery { display: block; }
+  .card { margin-bottom: .4cm; }
+  .card:not(.wide) { display: inline-block; width: 31%; margin-right: 1%; vertical-align: top; }
+  .shots figure { flex-basis: 4.6cm; max-width: 7.5cm; }
 }
 """
 

@@ -47,7 +47,7 @@ class Words:
     """A paragraph."""
 
     text: str
-    look: str = ""  # "", "note" for small print, "verdict" for what matters
+    look: str = ""  # "", "note" for small print, "asked" for what a gallery shows, "verdict" for what matters
 
 
 @dataclass(frozen=True)
