@@ -33,9 +33,9 @@ HOUSE = {
     "wording augment mixture",
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
-    "evaluation": "metrics captions results judged detection coco_results phrases reading figures scoring heldout drawn "
-    "transcript official official_regions marking marking_regions benchmarks paper compare charts look pages gallery "
-    "report runs",
+    "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
+    "scoring heldout drawn transcript official official_regions marking marking_regions benchmarks paper compare "
+    "charts look pages gallery report runs",
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from openflorence.data.entries import read_json
 from openflorence.errors import BadRecord
 from openflorence.evaluation.detection import (
@@ -85,6 +88,24 @@ def coco_results(
                 code = entry["segmentation"]  # its counts are bytes, which JSON cannot hold
                 rows.append(kept | {"segmentation": code | {"counts": code["counts"].decode("ascii")}})
     return rows
+
+
+def mask_of(
+    segmentation: Mapping[str, Any] | Sequence[Sequence[float]], image_wh: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Give the mask of an annotation, (H, W), filled as COCO fills it: what referring segmentation is judged by.
+
+    segmentation  run lengths, as numbers or as text, or polygons of x, y, x, y, ...
+    raises        BadConfig without pycocotools.
+    source        annToMask of pycocotools, getMask of github.com/lichengunc/refer: parts add up.
+    """
+    masks = library()[2]
+    code: Any = segmentation
+    if not isinstance(code, Mapping):
+        code = filled([list(outline) for outline in code], image_wh)["segmentation"]
+    elif isinstance(code["counts"], Sequence) and not isinstance(code["counts"], (str, bytes)):
+        code = masks.frPyObjects(dict(code), *code["size"])
+    return np.asarray(masks.decode(dict(code)), bool)
 
 
 def _category_ids(categories: Sequence[Row]) -> dict[str, int]:

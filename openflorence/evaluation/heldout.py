@@ -54,18 +54,9 @@ from openflorence.evaluation.metrics import (
     vqa_accuracy,
     word_f1,
 )
-from openflorence.evaluation.scoring import (
-    LEAST,
-    alike,
-    bounds,
-    rings,
-    score_boxes,
-    score_find,
-    score_mask,
-    score_phrases,
-    score_proposals,
-    score_quads,
-)
+from openflorence.evaluation.phrases import score_mask
+from openflorence.evaluation.places import LEAST, alike, bounds, rings
+from openflorence.evaluation.scoring import score_boxes, score_find, score_phrases, score_proposals, score_quads
 from openflorence.model.florence import Network
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request, live_florence
 from openflorence.model.tokenizer import Text
@@ -221,7 +212,7 @@ def validator(
     return validate
 
 
-def spread(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
+def spread(records: Sequence[Any], limit: int | None) -> Sequence[Any]:
     """Take at most `limit` records at equal steps: data sets are often sorted by what they show."""
     if limit is None or limit >= len(records):
         return records

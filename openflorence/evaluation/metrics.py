@@ -9,13 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from openflorence.contract.shapes import Box, Polygon, Quad
+from openflorence.errors import BadConfig
 
 
 class Parts(NamedTuple):
@@ -72,12 +73,24 @@ def quad_iou(a_px: Quad, b_px: Quad) -> float:
 
     source    ICDAR 2015 robust reading, task 4.1: overlap of text quads as polygons.
     """
+    shared, a, b = _quad_areas(a_px, b_px)
+    return shared / (a + b - shared) if shared else 0.0
+
+
+def quad_covered(a_px: Quad, b_px: Quad) -> float:
+    """Share of quad a that lies in quad b, both as their convex hulls; 0 where one is without area.
+
+    source    ICDAR 2015 robust reading: how a detection is found to lie in a word that is not to be read.
+    """
+    shared, a, _ = _quad_areas(a_px, b_px)
+    return shared / a if shared else 0.0
+
+
+def _quad_areas(a_px: Quad, b_px: Quad) -> tuple[float, float, float]:
+    """The area that two quads share, and that of each; nothing is shared with a quad without area."""
     a, b = (cv2.convexHull(np.array(quad, np.float32)) for quad in (a_px, b_px))
-    areas = cv2.contourArea(a) + cv2.contourArea(b)
-    if min(cv2.contourArea(a), cv2.contourArea(b)) <= 0:
-        return 0.0
-    shared, _ = cv2.intersectConvexConvex(a, b)
-    return float(shared / (areas - shared))
+    areas = float(cv2.contourArea(a)), float(cv2.contourArea(b))
+    return (float(cv2.intersectConvexConvex(a, b)[0]) if min(areas) > 0 else 0.0, *areas)
 
 
 def match(overlap: NDArray[np.float64], least: float = 0.5) -> list[tuple[int, int]]:
@@ -202,11 +215,16 @@ def word_f1(said: str, true: str) -> Parts:
 def rouge_l(said: str, truths: Sequence[str]) -> float:
     """Longest common subsequence of words: F with recall weighted 1.2, best precision and best recall over the truths.
 
-    source    Lin 2004; as coco-caption has it (beta 1.2, the two maxima taken apart), but on `words_of`.
+    source    Lin 2004; as coco-caption has it (beta 1.2, the two maxima taken apart), but on `words_of`, which reads
+              any script; `captions.rouge_l` is the same on the tokens that published scores stand on.
     """
-    words = words_of(said)
+    return rouge_l_of(words_of(said), [words_of(true) for true in truths])
+
+
+def rouge_l_of(words: Sequence[str], truths: Sequence[Sequence[str]]) -> float:
+    """ROUGE-L of texts that are split already."""
     precision = recall = 0.0
-    for true in map(words_of, truths):
+    for true in truths:
         if words and true:
             shared = common_length(words, true)
             precision, recall = max(precision, shared / len(words)), max(recall, shared / len(true))
@@ -214,14 +232,18 @@ def rouge_l(said: str, truths: Sequence[str]) -> float:
 
 
 def common_length(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence."""
-    numbers = {item: i for i, item in enumerate(dict.fromkeys((*a, *b)))}
-    other = np.array([numbers[item] for item in b])
-    longest = np.zeros(len(b) + 1, np.int64)
-    for item in a:
-        longest[1:] = np.maximum(longest[1:], longest[:-1] + (other == numbers[item]))
-        longest = np.maximum.accumulate(longest)
-    return int(longest[-1])
+    """Length of the longest common subsequence.
+
+    source    Crochemore et al. 2001: a row of the table as the bits of one number, 0 where the length goes up.
+    """
+    places: dict[str, int] = {}
+    for i, item in enumerate(a):
+        places[item] = places.get(item, 0) | 1 << i
+    whole = row = (1 << len(a)) - 1
+    for item in b:
+        met = row & places.get(item, 0)
+        row = (row + met | row - met) & whole
+    return len(a) - row.bit_count()
 
 
 def edit_distance(a: str, b: str) -> int:
@@ -296,15 +318,40 @@ def plain_answer(text: str) -> str:
     return " ".join(_MENDED.get(word, word) for word in words if word not in ("a", "an", "the"))
 
 
-def vqa_accuracy(said: str, people: Sequence[str]) -> float:
+def textvqa_answer(text: str) -> str:
+    """An answer as TextVQA's evaluation makes it plain: commas and question marks go first, "'s" becomes a word.
+
+    source    EvalAIAnswerProcessor of Pythia and MMF, which TextVQA is scored with: after these steps the same as
+              `plain_answer`.
+    """
+    tokens = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    return plain_answer(re.sub(r"[\n\t]", " ", tokens).strip())
+
+
+# Which answers are made plain before they are compared. "vqa": VQAv2, OK-VQA: all of them, unless all people agree;
+# then none. "textvqa": all of them, always, by `textvqa_answer`. "vizwiz": what was said, always; people's as they are.
+VqaRule = Literal["vqa", "textvqa", "vizwiz"]
+VQA_RULES: tuple[VqaRule, ...] = get_args(VqaRule)
+
+
+def vqa_accuracy(said: str, people: Sequence[str], rule: VqaRule = "vqa") -> float:
     """Accuracy against the answers of several people: right when three of the others said so, in part when fewer did.
 
     people    what each person said; of fewer than four, no answer reaches 1.
+    rule      whose evaluation; they differ in what is made plain.
     returns   the mean over leaving each person out of min(matching / 3, 1).
-    source    Antol et al. 2015; vqaEval.py of the challenge, which takes texts as they are when all people agree.
+    raises    BadConfig for an unknown rule.
+    source    Antol et al. 2015. "vqa": vqaEval.py of the challenge. "textvqa": TextVQAAccuracyEvaluator of MMF.
+              "vizwiz": vqaEval.py of the VizWiz API, but for the curly apostrophes of its table.
     """
+    if rule not in VQA_RULES:
+        raise BadConfig(f"rule of VQA accuracy is {rule!r}; allowed: {', '.join(VQA_RULES)}")
     answer, *truths = (re.sub(r"[\n\t]", " ", text).strip() for text in (said, *people))
-    if len(set(truths)) > 1:
+    if rule == "textvqa":
+        answer, *truths = map(textvqa_answer, (said, *people))
+    elif rule == "vizwiz":
+        answer, truths = plain_answer(answer), [*people]
+    elif len(set(truths)) > 1:
         answer, *truths = map(plain_answer, (answer, *truths))
     matching = truths.count(answer)
     return sum(min((matching - (truth == answer)) / 3, 1) for truth in truths) / len(truths)

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from openflorence.contract.prompts import AND
 from openflorence.contract.records import Example
-from openflorence.contract.regions import Answer, Box, Polygon, Region
+from openflorence.contract.regions import Answer, Region
 from openflorence.data.sentences import name
 from openflorence.data.truth import LABELS, polygons
 from openflorence.data.words import COLOURS, NUMBERS, SIZES, plural
@@ -25,13 +24,13 @@ from openflorence.evaluation.metrics import (
     f1_parts,
     mask_parts,
     match,
-    quad_iou,
     rasterise,
-    ratio,
     shared_count,
 )
+from openflorence.evaluation.phrases import boxes_by_phrase, recalls, score_mask
+from openflorence.evaluation.places import LEAST, alike, bounds
+from openflorence.evaluation.reading import score_words
 
-LEAST = 0.5  # overlap from which a place counts as found
 Scorer = Callable[[Scene, Example, Answer], Scored]
 
 
@@ -64,6 +63,15 @@ def score_boxes(predicted: Sequence[Region], true: Sequence[Region]) -> Scored:
     }
 
 
+def sure_and_right(
+    predicted: Sequence[Region], true: Sequence[Region], labelled: bool = True
+) -> list[tuple[float, float]]:
+    """The score of each region that has one, and 1 or 0: whether it was found right, as `score_boxes` has it."""
+    same = alike(predicted, true) if labelled else np.ones((len(predicted), len(true)), bool)
+    right = {place for place, _ in match(box_iou(bounds(predicted), bounds(true)) * same, LEAST)}
+    return [(one.score, float(place in right)) for place, one in enumerate(predicted) if one.score is not None]
+
+
 def score_proposals(predicted: Sequence[Region], true: Sequence[Region]) -> Scored:
     """As boxes; nothing has a label here, so the figure without labels would say the same twice."""
     scored = score_boxes(predicted, true)
@@ -77,11 +85,10 @@ def score_phrases(predicted: Sequence[Region], true: Sequence[Region]) -> Scored
     source    Flickr30k Entities as MDETR scores it, Kamath et al. 2021, "any-box" protocol.
     """
     phrases = list(dict.fromkeys(region.label.strip() for region in true))
-    right = 0
-    for phrase in phrases:
-        first = [region for region in predicted if region.label.strip() == phrase][:1]
+    right = 0.0
+    for phrase, found in zip(phrases, boxes_by_phrase(predicted, phrases), strict=True):
         theirs = [region for region in true if region.label.strip() == phrase]
-        right += bool((box_iou(bounds(first), bounds(theirs)) >= LEAST).any())
+        right += recalls(found, bounds(theirs))["recall_at_1"].right
     return {"recall_at_1": Parts(right, len(phrases))} | score_boxes(predicted, true)
 
 
@@ -98,50 +105,14 @@ def score_find(asked: str, predicted: Sequence[Region], true: Sequence[Region]) 
 
 
 def score_quads(predicted: Sequence[Region], true: Sequence[Region]) -> Scored:
-    """Words that are spelt right and lie right, over all words; F1; and silence where nothing is printed.
-
-    source    End-to-end reading of ICDAR 2015: equal transcription, IoU of the quads at least 0.5.
-    """
-    overlap = np.zeros((len(predicted), len(true)))
-    for i, one in enumerate(predicted):
-        for j, other in enumerate(true):
-            if one.quad and other.quad:
-                overlap[i, j] = quad_iou(one.quad, other.quad)
-    right = len(match(overlap * alike(predicted, true), LEAST))
+    """Words that are spelt right and lie right, over all words; F1; and silence where nothing is printed."""
+    scored = score_words(predicted, true)
     return {
-        "words_right": Parts(right, len(true)),
-        "f1": f1_parts(right, len(predicted), len(true)),
-        "f1_unread": f1_parts(len(match(overlap, LEAST)), len(predicted), len(true)),
+        "words_right": scored["recall"],
+        "f1": scored["f1"],
+        "f1_unread": scored["f1_unread"],
         "silent_without_text": Parts(0, 0) if true else Parts(float(not predicted), 1),
     }
-
-
-def score_mask(predicted: Sequence[Region], exact: NDArray[np.bool_]) -> Scored:
-    """Mean IoU, overall IoU and share of IoU >= 0.5; all instances of an answer make one mask.
-
-    source    Figures of RefCOCO as in Yu et al. 2018 (MAttNet) and the "mIoU" of the Florence-2 report.
-    """
-    own = mask_parts(rasterise(rings(predicted), (exact.shape[1], exact.shape[0])), exact)
-    iou = ratio(*own)
-    if iou is None:  # the true outline is so small that it holds no pixel's centre, and none was said
-        return {"miou": Parts(0, 0), "oiou": own, "iou_above_half": Parts(0, 0)}
-    return {"miou": Parts(iou, 1), "oiou": own, "iou_above_half": Parts(float(iou >= LEAST), 1)}
-
-
-def bounds(regions: Sequence[Region]) -> list[Box]:
-    """The boxes of regions; what has no geometry gets an empty one, which overlaps nothing."""
-    return [region.bounds or Box(0, 0, 0, 0) for region in regions]
-
-
-def rings(regions: Sequence[Region]) -> list[Polygon]:
-    """All rings of all regions."""
-    return [ring for region in regions for ring in region.polygons]
-
-
-def alike(predicted: Sequence[Region], true: Sequence[Region]) -> NDArray[np.bool_]:
-    """Where the label of a prediction is that of a truth, after trimming: (predicted, true)."""
-    same = [[one.label.strip() == other.label.strip() for other in true] for one in predicted]
-    return np.array(same, bool).reshape(len(predicted), len(true))
 
 
 # ---- regions of the drawn world

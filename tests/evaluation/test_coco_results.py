@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from openflorence.contract.regions import Region
 from openflorence.contract.shapes import Box, Point
 from openflorence.errors import BadConfig, BadRecord
-from openflorence.evaluation.coco_results import coco_precision, coco_results
+from openflorence.evaluation.coco_results import coco_precision, coco_results, mask_of
 from openflorence.evaluation.detection import TWELVE, average_precision
 
 SIDE = 300
@@ -218,3 +218,20 @@ def test_what_does_not_fit_is_named(change, message):
 def test_an_unknown_kind_is_named():
     with pytest.raises(BadConfig, match="allowed: boxes, masks"):
         coco_precision({}, [], "segm")  # type: ignore[arg-type]
+
+
+def test_masks_of_annotations_in_every_form():
+    # 10 x 5 pixels from (10, 20) on; run lengths go down the columns.
+    outline = [[10, 20, 20, 20, 20, 25, 10, 25]]
+    lengths = [10 * 40 + 20] + [5, 35] * 9 + [5, 15 + 10 * 40]
+    assert sum(lengths) == 30 * 40
+    exact = np.zeros((40, 30), bool)
+    exact[20:25, 10:20] = True
+    packed = masks.encode(np.asfortranarray(exact.astype(np.uint8)))
+    text = packed | {"counts": packed["counts"].decode()}
+    for form in (outline, {"size": [40, 30], "counts": lengths}, packed, text):
+        mask = mask_of(form, (30, 40))
+        assert mask.shape == (40, 30)
+        assert (mask == exact).all()
+    # Parts add up.
+    assert mask_of([*outline, [0, 0, 4, 0, 4, 4, 0, 4]], (30, 40)).sum() == 50 + 16

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from openflorence.contract.shapes import Box, Point
+from openflorence.errors import BadConfig
 from openflorence.evaluation.metrics import (
     Figure,
     Parts,
@@ -26,6 +27,7 @@ from openflorence.evaluation.metrics import (
     ratio,
     rouge_l,
     shared_count,
+    textvqa_answer,
     vqa_accuracy,
     word_f1,
     words_of,
@@ -269,3 +271,44 @@ def test_fewer_than_four_people_never_give_one():
     assert vqa_accuracy("yes", ["yes"] * 3) == pytest.approx(2 / 3)
     assert vqa_accuracy("yes", ["yes"]) == 0.0
     assert vqa_accuracy("yes", ["yes"] * 4) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("said", "plain"),
+    [
+        ("The Two cats", "2 cats"),
+        ("1,000 t-shirts", "1000 t shirts"),  # the comma goes first, so that no mark stands between digits
+        ("Macy's", "macy 's"),
+        ("what's up?", "what 's up"),
+        ("she's", "she 's"),
+        ("dont know", "don't know"),
+        ("bud\nlight", "bud light"),
+        ("3.5 oz.", "3.5 oz"),
+        ("a", ""),
+    ],
+)
+def test_answers_are_made_plain_as_textvqa_does(said, plain):
+    # Worked out with EvalAIAnswerProcessor of MMF.
+    assert textvqa_answer(said) == plain
+
+
+def test_the_three_rules_of_vqa_accuracy_differ_where_their_programs_do():
+    # All agree: the challenge compares texts as they are; TextVQA makes all plain; VizWiz what was said.
+    agreed = ["Stop"] * 10
+    assert [vqa_accuracy("stop", agreed, rule) for rule in ("vqa", "textvqa", "vizwiz")] == [0.0, 1.0, 0.0]
+    assert [vqa_accuracy("The stop", ["stop"] * 10, rule) for rule in ("vqa", "textvqa", "vizwiz")] == [0.0, 1.0, 1.0]
+    # They differ: the challenge makes people's answers plain too, VizWiz does not. 9 of 10 said the same.
+    mixed = ["the stop"] * 9 + ["no"]
+    assert [vqa_accuracy("stop", mixed, rule) for rule in ("vqa", "textvqa", "vizwiz")] == [1.0, 1.0, 0.0]
+    # "'s" becomes a word in TextVQA: "macy's" and "macy 's" are one answer there.
+    apart = ["macy 's"] * 9 + ["no"]
+    assert [vqa_accuracy("macy's", apart, rule) for rule in ("vqa", "textvqa", "vizwiz")] == [0.0, 1.0, 0.0]
+    # 2 of 10, leave-one-out as by hand above, whatever the rule.
+    few = ["red"] * 2 + ["blue"] * 8
+    for rule in ("vqa", "textvqa", "vizwiz"):
+        assert vqa_accuracy("red", few, rule) == pytest.approx((2 * 1 / 3 + 8 * 2 / 3) / 10)
+
+
+def test_an_unknown_rule_of_vqa_accuracy_is_named():
+    with pytest.raises(BadConfig, match="allowed: vqa, textvqa, vizwiz"):
+        vqa_accuracy("yes", ["yes"], "okvqa")  # type: ignore[arg-type]
