@@ -25,6 +25,7 @@ CALLED = {
     "cider": "CIDEr",
     "rouge_l": "ROUGE-L",
     "anls": "ANLS",
+    "iou": "IoU",
     "recall_at_1": "R@1",
     "recall_at_5": "R@5",
     "recall_at_10": "R@10",

@@ -100,7 +100,7 @@ _CAPTIONS = (
 )
 _REGIONS = (
     PaperRow("coco-detect", "val2017", "mAP", ("map", "map_order", "map_constant")),
-    PaperRow("flickr30k", "test", "R@1", ("recall_at_1",)),
+    PaperRow("flickr30k", "test", "R@1", ("recall_at_1", "recall_at_1_merged")),
     *_referring("refcoco", ("val", "testA", "testB")),
     *_referring("refcoco+", ("val", "testA", "testB")),
     *_referring("refcocog", ("val", "test")),
