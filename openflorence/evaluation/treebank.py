@@ -62,12 +62,10 @@ _ENDINGS = (
 )
 _STATES = "Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"
 _FIRMS = "[Mm]fg|[Mm]tg|[Pp]p?t(?:es?|ys?)"  # not in capitals
-_STARTS = "|".join(  # words that begin a sentence: "vitamin c. The" is without the full stop, "vitamin c. Dogs" with it
-    f"{word.title()}|{word.upper()}"
-    for word in (
-        "a about according after an as at but he her here however if in it last many more now once one other our she "
-        "since so some such that the their then there these they this we what when while yet you"
-    ).split()
+# Words that begin a sentence: in "vitamin c. The" the full stop is apart, in "vitamin c. Dogs" it is not.
+_STARTS = (
+    "a about according after an as at but he her here however if in it last many more now once one other our she since "
+    "so some such that the their then there these they this we what when while yet you"
 )
 _NUMBERED = "art ca figs? nos? op pp prop"  # keep it before a number
 _FILES = (
@@ -83,7 +81,12 @@ _ATTRIBUTE = _NAME + r"""(?: *= *(?:'[^'\n]*'|"[^"\n]*"))?"""
 
 
 def _any(words: str) -> str:
-    return "(?i:" + "|".join(words.split()) + ")"
+    return "|".join(words.split())
+
+
+def _either(words: str) -> str:
+    """One of the words, in any case."""
+    return f"(?i:{_any(words)})"
 
 
 # The token is group 1; what a rule matches after it is looked ahead to.
@@ -118,21 +121,22 @@ _RULES = tuple(
         # words
         rf"({_WORD})",
         rf"({_THING})",
-        rf"((?:{_any(_ENDINGS)}|{_STATES}|{_STATES.upper()})\.)[\s\S]{{2}}",
+        rf"((?:{_either(_ENDINGS)}|{_STATES}|{_STATES.upper()})\.)[\s\S]{{2}}",
         rf"({_CAPITALS})",
         r"([A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2})",
         rf"([A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:{_INITIALS}\.|[A-Za-z0-9]+))+)",
         rf"((?:{_WORD}|{_THING}|{_CAPITALS})\.)[,;:、]",
         rf"({_INITIALS}\.|[A-Za-z]\.)",
-        rf"([A-Za-z](?=\.))\.\s+(?:{_STARTS})\s",
-        rf"((?:{_any(_TITLES)}|{_FIRMS})\.)",
-        rf"({_any(_NUMBERED)}\.)\s?{_D}",
-        rf"({_LD}+(?:\.{_LD}+)*\.{_any(_FILES)})[\s.,?!]",
+        rf"([A-Za-z](?=\.))\.\s+(?:{_any(_STARTS.title())}|{_any(_STARTS.upper())})\s",
+        rf"((?:{_either(_TITLES)}|{_FIRMS})\.)",
+        rf"({_either(_NUMBERED)}\.)\s?{_D}",
+        rf"({_LD}+(?:\.{_LD}+)*\.{_either(_FILES)})[\s.,?!]",
         r"([Cc]\+\+|[CcFf]#)",
         # numbers and money
         rf"({_NUMBER})",
         rf"((?:{_D}{{1,4}}[- \xa0])?{_D}{{1,4}}(?:\\?/|\u2044){_D}{{1,4}})",
-        rf"((?:\({_D}{{2,3}}\)[ \xa0]?|(?:\+\+?)?(?:{_D}{{2,4}}[- \xa0])?{_D}{{2,4}}[- \xa0]){_D}{{3,4}}[- \xa0]?{_D}{{3,5}})",
+        rf"((?:\({_D}{{2,3}}\)[ \xa0]?|(?:\+\+?)?(?:{_D}{{2,4}}[- \xa0])?{_D}{{2,4}}[- \xa0])"
+        rf"{_D}{{3,4}}[- \xa0]?{_D}{{3,5}})",
         r"([A-Z]*\$)",
         # faces
         r"([<>]?[:;=][-*'o]?[()DOPdp@\[\]\\{|])[^A-Za-z0-9]",
@@ -146,26 +150,37 @@ _RULES = tuple(
 )
 _GAP = re.compile(rf"[^{_L}{_D}{_SIGNS}]+")  # spaces, and what the reference cannot read
 # Rules for numbers and markup, and one for single letters, reach over spaces; no others do.
-_REACHING = re.compile(rf"[<\d]|(?<![A-Za-z])[A-Za-z]\.(?:\s|$)|(?<![A-Za-z]){_any(_NUMBERED)}\.\s?$")
+_REACHING = re.compile(rf"[<\d]|(?<![A-Za-z])[A-Za-z]\.(?:\s|$)|(?<![A-Za-z]){_either(_NUMBERED)}\.\s?$")
 
 _QUOTES = dict.fromkeys("`‘‛‹\x91", "`") | dict.fromkeys("’›\x92", "'")
 _QUOTES |= {"‚": "‚", "„": "„"} | dict.fromkeys("“«\x93", "``") | dict.fromkeys("”»\x94", "''")
 _SPELT = {"€": "$", "¤": "$", "\x80": "$", "₠": "$", "£": "#", "¢": "cents", "…": "..."}
-_SPELT |= {"[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", '"': "''"}
+_SPELT |= {
+    "[": "-lsb-",
+    "]": "-rsb-",
+    "{": "-lcb-",
+    "}": "-rcb-",
+    "½": "1/2",
+    "¼": "1/4",
+    "¾": "3/4",
+    "⅓": "1/3",
+    "⅔": "2/3",
+    '"': "''",
+}
 _SPELT |= dict.fromkeys("–—―\x96\x97", "--") | {"&lt;": "<", "&gt;": ">", "&amp;": "&", "&quot;": "''", "&apos;": "'"}
 _SPELT |= {"&mdash;": "--", "&ndash;": "--", "&nbsp;": ""}
 
 
-def ptb_tokens(text: str, following: str = "") -> list[str]:
+def ptb_tokens(text: str, after: str = "") -> list[str]:
     """Split a caption as the programs that score captions do: in lower case, most marks left out.
 
-    following the caption that stands after it: the reference reads all captions as one file, and how a caption ends
-              that ends in one letter and a full stop depends on the next one.
+    after     the caption that stands after it: the reference reads all captions as one file, and where a caption ends
+              in one letter and a full stop, the next one decides whether the two belong together.
     returns   tokens; numbers that stand apart may be one token with no-break spaces (U+00A0) inside.
     source    PTBTokenizer of Stanford CoreNLP 3.4.1 with -preserveLines -lowerCase, as pycocoevalcap 1.2 calls it.
     """
     if _REACHING.search(text):
-        return _split(text, following)
+        return _split(text, after)
     tokens: list[str] = []
     for piece in text.split():
         tokens += _pieces(piece)
@@ -174,7 +189,7 @@ def ptb_tokens(text: str, following: str = "") -> list[str]:
 
 def token_lists(texts: Sequence[str]) -> list[list[str]]:
     """Split captions that stand in this order."""
-    return [ptb_tokens(text, following) for text, following in zip(texts, (*texts[1:], ""), strict=True)]
+    return [ptb_tokens(text, after) for text, after in zip(texts, [*texts[1:], ""], strict=False)]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -182,9 +197,9 @@ def _pieces(piece: str) -> tuple[str, ...]:
     return tuple(_split(piece, ""))
 
 
-def _split(text: str, following: str) -> list[str]:
+def _split(text: str, after: str) -> list[str]:
     text = text.replace("\xad", "").replace("\n", " ")
-    end, text = len(text), f"{text}\n{following}\n"
+    end, text = len(text), f"{text}\n{after}\n"
     tokens: list[str] = []
     at = 0
     while at < end:
