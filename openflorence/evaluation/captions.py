@@ -19,7 +19,7 @@ from openflorence.evaluation.results import ROUNDS, Measured, measure_mean
 from openflorence.evaluation.treebank import token_lists
 
 LONGEST = 4  # words in a run
-_SIGMA = 6.0  # of CIDEr-D: runs of two words by which an answer may be longer or shorter
+_SIGMA = 6.0  # of CIDEr-D: words by which an answer may be longer or shorter
 _TINY, _SMALL = 1e-15, 1e-9  # coco-caption adds them to what it divides, so that nothing over nothing is a number
 
 Floats = NDArray[np.float64]
@@ -71,8 +71,8 @@ def cider_d(
                 Give those of the whole set when a part of it is scored, or the part gets another score.
     returns   0..10; 0 where only one image is counted in, for nothing is rarer there than anything else.
     raises    BadRecord if there is no image, or one without reference.
-    source    Vedantam et al. 2015, as coco-caption computes it: times 10, runs of one to four words, lengths compared
-              as numbers of runs of two words; "CIDEr" in nearly every paper.
+    source    Vedantam et al. 2015, as coco-caption computes it: times 10, runs of one to four words; nearly every
+              paper calls it CIDEr.
     """
     return _cider(_read(said, truths, counted_in), damped=True)
 
@@ -233,8 +233,7 @@ def _cider(table: _Table, damped: bool) -> Floats:
         norms = norm[owner] * norm[images:ends]
         total += np.divide(alike, norms, out=np.zeros(len(owner)), where=norms > 0)
     if damped:
-        pairs = np.maximum(table.words - 1, 0)  # of neighbouring words
-        total *= np.exp(-((pairs[owner] - pairs[images:ends]) ** 2) / (2 * _SIGMA**2))
+        total *= np.exp(-((table.words[owner] - table.words[images:ends]) ** 2) / (2 * _SIGMA**2))
     score: Floats = 10 * np.bincount(owner, total / LONGEST) / np.bincount(owner)
     return score
 
