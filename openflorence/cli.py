@@ -4,7 +4,6 @@ The exit code is 0 only when every input was answered, 1 when some were not, 2 f
 130 when it was stopped.
 """
 
-import glob
 import io
 import json
 import os
@@ -12,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date
 from importlib import import_module, metadata
 from itertools import chain, count, islice, repeat
@@ -33,12 +31,11 @@ from openflorence.contract.prompts import input_of
 from openflorence.contract.regions import Answer, Box
 from openflorence.contract.tasks import Task, find_task
 from openflorence.data.album import write_scenes
-from openflorence.data.problems import Problems
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
-from openflorence.evaluation.drawn import as_markdown, as_row, evaluate_world
-from openflorence.evaluation.figures import write_report
-from openflorence.evaluation.heldout import evaluate_records, open_part
+from openflorence.evaluation.benchmarks import BENCHMARKS
+from openflorence.evaluation.runs import Machine, Plan
+from openflorence.evaluation.runs import evaluate as evaluate_plan
 from openflorence.experiments.settings import parse_settings
 from openflorence.model.adapter_files import explain_adapter
 from openflorence.model.checkpoint import convert as convert_checkpoint
@@ -46,10 +43,10 @@ from openflorence.model.checkpoint import read_folder
 from openflorence.model.config import Layout
 from openflorence.model.doctor import explain_folder
 from openflorence.model.hub import resolve
+from openflorence.model.listing import expand
 from openflorence.model.predict import AskOptions, Decoding, Florence, Request, load
 from openflorence.training.processes import is_first
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".qoi")
 ANSWERS_FILE = "answers.jsonl"
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"  # of a clone; an installed copy draws them
 
@@ -68,6 +65,8 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="Folder or hub id of a checkpoint; the embedded nano if left out.")
 ]
 AdapterOption = Annotated[str | None, typer.Option(help="Folder of an adapter to merge into the checkpoint.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, ...")]
+DtypeOption = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -122,8 +121,8 @@ def run(
     beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Longest answer in tokens.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 8,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
 ) -> int:
     """Ask one or several tasks about images."""
     tasks = list(dict.fromkeys(find_task(word) for word in task))
@@ -279,31 +278,6 @@ def _lines(head: str, answer: Answer) -> list[str]:
     return lines
 
 
-def expand(words: Sequence[str]) -> list[str]:
-    """Files, folders (every image in them, by name), globs and URLs -> one list, each once, in order.
-
-    raises    BadConfig for a folder or a glob that holds no image; a missing file is left for its own error.
-    """
-    found: list[str] = []
-    for word in words:
-        path = os.path.expanduser(word)
-        if "://" in word or word.startswith("data:") or os.path.isfile(path):
-            found.append(word)
-        elif os.path.isdir(path):
-            inside = sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise BadConfig(f"folder {word} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-            found += inside
-        elif any(sign in word for sign in "*?["):
-            inside = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
-            if not inside:
-                raise BadConfig(f"nothing matches {word}")
-            found += inside
-        else:
-            found.append(word)
-    return list(dict.fromkeys(found))
-
-
 def _answered(out: Path) -> set[Key]:
     """What a folder's answers.jsonl has answered; errors are asked again."""
     rows = ((_key_of(row), row) for row in map(_parse_row, _lines_of(out / ANSWERS_FILE)))
@@ -439,42 +413,50 @@ def train(
 
 @app.command()
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="What to measure on: world, or data.")],
+    benchmark: Annotated[str, typer.Argument(help=f"What to measure on: world, data, {', '.join(BENCHMARKS)}.")],
     model: ModelOption = None,
     adapter: AdapterOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Scenes, or most images; 500, or all, if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first scene; training draws from 1000000 on.")] = 0,
     beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder or main file of a data set.")] = None,
-    split: Annotated[str, typer.Option(help="Its part: train, val or test.")] = "val",
-    format: Annotated[str | None, typer.Option(help="Its format; told by its files if left out.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder or main file of a data set or benchmark.")] = None,
+    split: Annotated[str | None, typer.Option(help="Its part: train, val, test, testA, ...; the usual one.")] = None,
+    format: Annotated[str | None, typer.Option(help="Format of a data set; told by its files if left out.")] = None,
     task: Annotated[
         list[str] | None, typer.Option("--task", "-t", help="Task; may be repeated. All if left out.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the scores as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for answers, scores and report; of world or data also a JSON file.")
+    ] = None,
+    answers: Annotated[Path | None, typer.Option(help="File of answers to score instead of asking a model.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Answers of another model, to be compared with.")] = None,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
 ) -> None:
-    """Score a checkpoint on data that it was not trained on."""
-    options, today = AskOptions(beams=beams), date.today().isoformat()
-    name = " with ".join(filter(None, (model or "nano", adapter)))
-    if _one_of("benchmark", benchmark, ("world", "data")) == "world":
-        florence = load(model, adapter=adapter)
-        with _progress("scenes", limit or 500, True) as advance:
-            world = evaluate_world(florence, limit or 500, seed, task, options, advance=advance)
-        row, table = as_row(world := replace(world, model=name, date=today)), as_markdown(world)
-    else:
-        if data is None:
-            raise BadConfig("evaluate data needs --data: the folder or main file of a data set")
-        part, records = open_part(data, split, format, problems := Problems())
-        if problems.counts:
-            notes.print(str(problems))
-        florence = load(model, adapter=adapter)
-        with _progress("images", min(limit or len(records), len(records)), True) as advance:
-            held_out = evaluate_records(florence, records, part.root, task, options, limit=limit, advance=advance)
-        held_out = replace(held_out, data=f"{part.name} {part.split}", model=name, date=today)
-        row, table = held_out.as_row(), held_out.as_markdown()
-    print(table)
-    if out is not None:
-        write_report(row, out)
+    """Score a checkpoint on data that it was not trained on; stopped and started again, it goes on."""
+    number, place = DTYPES[_one_of("--dtype", dtype, tuple(DTYPES))], _device(device)
+    name = " with ".join(filter(None, (model or (answers.name if answers else "nano"), adapter)))
+    plan = Plan(
+        benchmark,
+        name,
+        date.today().isoformat(),
+        AskOptions(beams=beams),
+        data,
+        split,
+        limit,
+        seed,
+        format,
+        tuple(task or ()),
+        out,
+        answers,
+        against,
+    )
+    machine = Machine(
+        load=lambda: load(model, adapter=adapter, device=place, dtype=number),
+        progress=lambda unit, total: _progress(unit, total, True),
+        note=notes.print,
+    )
+    print(evaluate_plan(plan, machine))
 
 
 @app.command()

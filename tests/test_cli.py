@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 from answering import REGION, drawn_picture
+from layouts import write_karpathy
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
@@ -468,11 +469,34 @@ def test_demo_asks_and_draws(call, answering_folder, tmp_path, monkeypatch):
 
 
 def test_evaluate_scores_a_checkpoint(call, answering_folder, tmp_path):
-    done = call("evaluate", "world", "--model", answering_folder, "--limit", 2, "--beams", 1, "--out", tmp_path / "s")
+    done = call(
+        "evaluate", "world", "--model", answering_folder, "--limit", 2, "--beams", 1, "--out", tmp_path / "s.json"
+    )
     assert done.code == 0
     assert all(f"| {task.name} " in done.out for task in TASKS)
-    assert json.loads((tmp_path / "s").read_text())["model"] == str(answering_folder)
+    assert json.loads((tmp_path / "s.json").read_text())["model"] == str(answering_folder)
     assert "allowed: world" in call("evaluate", "coco", "--model", answering_folder).err
+
+
+def test_evaluate_asks_an_official_benchmark_and_scores_answers(call, answering_folder, tmp_path):
+    write_karpathy(tmp_path / "data")
+    words = ("coco-caption", "--data", tmp_path / "data", "--limit", 2)
+    done = call("evaluate", *words, "--model", answering_folder, "--beams", 1, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "| cider_d " in done.out
+    assert "1 x no annotation" in done.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "about.json",
+        "answers.jsonl",
+        "report.html",
+        "report.md",
+        "scores.json",
+    }
+    answers = tmp_path / "out" / "answers.jsonl"
+    again = call("evaluate", *words, "--answers", answers)
+    assert (again.code, done.out.splitlines()[2:]) == (0, again.out.splitlines()[2:])
+    assert again.out.startswith("coco-caption: answers.jsonl, ")
+    assert "--device none cannot be used" in call("evaluate", *words, "--device", "none").err
 
 
 def test_evaluate_scores_a_data_set(call, answering_folder, tmp_path):

@@ -19,7 +19,8 @@ from openflorence.errors import BadRecord
 
 Boxes = dict[str, list[Box]]  # number of a chain -> its boxes
 _OPEN = "[/EN#"
-_PHRASE = re.compile(r"\[/EN#(\d+)(?:/[^\s/\]]+)+ ([^\]]*)\]")
+_PHRASE = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)+) ([^\]]*)\]")
+Types = tuple[str, ...]  # of a phrase: "people", or "clothing" and "bodyparts"
 _IMAGES = "flickr30k-images", "flickr30k_images", "images", "../flickr30k-images", "../flickr30k_images", "../images"
 
 
@@ -38,6 +39,16 @@ def read_flickr(
     source    github.com/BryanPlummer/flickr30k_entities: its README and flickr30k_entities_utils.py. Boxes count
               pixels from 1 and include the last one, as Pascal VOC's: 1..W is the whole width, here 0..W.
     """
+    return (record for record, _ in read_typed_flickr(folder, problems, split, images))
+
+
+def read_typed_flickr(
+    folder: Path, problems: Problems, split: str | None = None, images: Path | None = None
+) -> Iterator[tuple[Record, list[list[Types]]]]:
+    """Give the records of `read_flickr`, each with the types of the phrases of every grounding, in their order.
+
+    raises    as read_flickr, when the first one is asked for.
+    """
     for name in ("Sentences", "Annotations"):
         if not (folder / name).is_dir():
             raise BadRecord(f"{folder} has no {name}/: give the unpacked folder of Flickr30k Entities")
@@ -50,20 +61,22 @@ def read_flickr(
         file, image_wh, boxes = found
         texts: list[TextNote] = []
         groundings: list[GroundingNote] = []
+        types: list[list[Types]] = []
         for number, line in enumerate(sentences.split("\n"), start=1):
             if not line.strip():
                 continue
             try:
-                said = _sentence(line, boxes)
+                said, kinds = _sentence(line, boxes)
             except BadRecord as error:
                 problems.add("entry not readable", f"{folder / 'Sentences' / name}.txt:{number}: {error}")
                 continue
             if said.phrases:
                 groundings.append(said)
+                types.append(kinds)
             else:
                 texts.append(TextNote(text=said.text))
         image = find_image(folder, file, folders)
-        yield Record(image=image, image_wh=image_wh, texts=tuple(texts), groundings=tuple(groundings))
+        yield Record(image=image, image_wh=image_wh, texts=tuple(texts), groundings=tuple(groundings)), types
 
 
 def write_flickr(records: Iterable[Record], folder: Path) -> Path:
@@ -137,25 +150,27 @@ def _whole(element: ET.Element | None, name: str) -> int:
         raise BadRecord(f"{name} is {text!r}; a whole number is needed") from None
 
 
-def _sentence(line: str, boxes: Boxes) -> GroundingNote:
-    """Take the markup out of a sentence."""
+def _sentence(line: str, boxes: Boxes) -> tuple[GroundingNote, list[Types]]:
+    """Take the markup out of a sentence; gives also the types of its phrases."""
     line = " ".join(line.split())
     pieces: list[str] = []
     phrases: list[PhraseNote] = []
+    types: list[Types] = []
     length = end = 0
     for found in _PHRASE.finditer(line):
-        before, phrase = line[end : found.start()], found[2].strip()
+        before, phrase = line[end : found.start()], found[3].strip()
         length += len(before)
         pieces += [before, phrase]
         placed = tuple(boxes.get(found[1], ()))
         if placed and phrase:
             phrases.append(PhraseNote(phrase=phrase, boxes=placed, span=(length, length + len(phrase))))
+            types.append(tuple(found[2].strip("/").split("/")))
         length += len(phrase)
         end = found.end()
     text = "".join([*pieces, line[end:]])
     if _OPEN in text:
         raise BadRecord(f"the markup of a phrase is not whole: {text[text.index(_OPEN) :][:60]!r}")
-    return GroundingNote(text=text, phrases=tuple(phrases))
+    return GroundingNote(text=text, phrases=tuple(phrases)), types
 
 
 def _mark_up(text: str, phrases: Iterable[PhraseNote], chains: dict[tuple[Box, ...], str]) -> str:

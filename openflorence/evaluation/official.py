@@ -11,6 +11,7 @@ since that is what others were scored against.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from openflorence.contract.records import PhraseNote, RegionNote
 from openflorence.contract.shapes import Box
@@ -21,6 +22,8 @@ from openflorence.data.problems import Problems
 from openflorence.data.vqa import Asked, read_asked
 from openflorence.errors import BadRecord
 
+Row = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -28,8 +31,9 @@ class Truth:
 
     texts: tuple[str, ...] = ()  # captions, or what each person answered
     regions: tuple[RegionNote, ...] = ()  # every object; the one that is referred to
-    areas: tuple[float, ...] = ()  # of each region in square pixels, as the benchmark counts it
+    entries: tuple[Row, ...] = ()  # of each region as COCO's file has it, where that says more: area, exact mask
     phrases: tuple[PhraseNote, ...] = ()
+    types: tuple[tuple[str, ...], ...] = ()  # of each phrase: "people", "clothing"; it may have several
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """The official files of benchmarks about places: COCO detection, Flickr30k Entities, RefCOCO, RefCOCO+, RefCOCOg."""
 
-import math
 from pathlib import Path
 
 from openflorence.contract.tasks import find_task
-from openflorence.data.coco import CocoImage, is_number, read_coco_images
-from openflorence.data.flickr import read_flickr
+from openflorence.data.coco import read_coco_images
+from openflorence.data.flickr import read_typed_flickr
 from openflorence.data.problems import Problems
 from openflorence.data.refer import read_refs
 from openflorence.errors import BadRecord
@@ -25,22 +24,10 @@ def read_instances(data: Path, split: str, problems: Problems) -> Sheet:
     questions = []
     for image in images:
         record = image.record
-        truth = Truth(regions=record.regions, areas=_areas(image))
+        truth = Truth(regions=record.regions, entries=image.rows)
         key, place = str(image.entry["id"]), places.find(record.image)
         questions.append(Question(key, place, record.image, task, truth, image_wh=record.image_wh))
     return Sheet(together(questions, problems), {key: name for key, name in categories.items() if type(key) is int})
-
-
-def _areas(image: CocoImage) -> tuple[float, ...]:
-    """As stated; that of the box where nothing is stated."""
-    areas = []
-    for row, note in zip(image.rows, image.record.regions, strict=True):
-        area, box = row.get("area"), note.bounds
-        if is_number(area) and math.isfinite(area):
-            areas.append(float(area))
-        else:
-            areas.append((box.x1 - box.x0) * (box.y1 - box.y0) if box else 0.0)
-    return tuple(areas)
 
 
 def read_entities(data: Path, split: str, problems: Problems) -> Sheet:
@@ -59,10 +46,10 @@ def read_entities(data: Path, split: str, problems: Problems) -> Sheet:
     find_file(folder, (f"{split}.txt",), f"{wanted}, images in flickr30k-images/ there or beside it")
     task = find_task("ground")
     questions = []
-    for record in read_flickr(folder, problems, split):
+    for record, types in read_typed_flickr(folder, problems, split):
         name = Path(record.image).name
         for number, note in enumerate(record.groundings):
-            key, truth = f"{Path(name).stem}#{number}", Truth(phrases=note.phrases)
+            key, truth = f"{Path(name).stem}#{number}", Truth(phrases=note.phrases, types=tuple(types[number]))
             image = folder / record.image
             questions.append(Question(key, image, name, task, truth, note.text, image_wh=record.image_wh))
     return Sheet(together(questions, problems))

@@ -11,7 +11,7 @@ included, so that it can be read again, `scores` of its regions, `truncated`, `i
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Said:
     key: str  # of the question
     text: str = ""  # with location tokens
     regions: tuple[Region, ...] | None = None  # in pixels, of a program that gives places as numbers
+    entries: tuple[Mapping[str, Any], ...] = ()  # the same regions as they stand in the file
     scores: tuple[float | None, ...] = ()  # of the regions that the text spells, in turn
     truncated: bool = False  # the token limit cut the answer
     error: str = ""  # name and message of the error in place of an answer
@@ -173,21 +174,27 @@ def read_answers(path: Path, name: str, categories: Mapping[int, str] | None = N
                 COCO has it, with "category_id" or "label", and "score". All places of a question are its answer.
     name        the field that names the question where "key" does not: "image_id", "question_id", ...
     categories  names of the categories; without it entries have labels.
-    returns     also a question that has no place at all, as long as an entry of it without one is there.
+    returns     only what the file has: that a question without any place was answered with nothing, the caller knows.
     raises      BadRecord naming file and entry when an entry is not like this, or one question has two answers.
     source      Results formats of COCO captions, COCO detection and the VQA challenge.
     """
     found: dict[str, Said] = {}
-    places: dict[str, list[Region]] = {}
+    places: dict[str, list[Said]] = {}
     for where, entry in _entries(path):
         said = _said(entry, name, where, categories or {})
         before = found.get(said.key)
         if said.regions is not None and (before is None or before.regions is not None):
-            places.setdefault(said.key, []).extend(said.regions)
+            places.setdefault(said.key, []).append(said)
         elif before is not None and not before.is_unread:
             raise BadRecord(f"{where}: question {said.key!r} was answered above; give one answer to each")
         found[said.key] = said
-    return found | {key: replace(found[key], regions=tuple(regions)) for key, regions in places.items()}
+    return found | {key: _joined(listed) for key, listed in places.items()}
+
+
+def _joined(listed: Sequence[Said]) -> Said:
+    """All places of one question, of which each stood in an entry of its own."""
+    regions = tuple(region for one in listed for region in one.regions or ())
+    return replace(listed[0], regions=regions, entries=tuple(entry for one in listed for entry in one.entries))
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -222,7 +229,7 @@ def _said(entry: Mapping[str, Any], name: str, where: str, categories: Mapping[i
         wanted = "'key'" if name == "key" else f"'key' or {name!r}"
         raise BadRecord(f"{where} says {field} {key!r}; {wanted} must name the question")
     if "bbox" in entry or "segmentation" in entry:
-        return Said(str(key), regions=(_place(entry, where, categories),))
+        return Said(str(key), regions=(_place(entry, where, categories),), entries=(entry,))
     text = next((entry[field] for field in TEXTS if field in entry), None)
     if not isinstance(text, str):
         raise BadRecord(
@@ -235,7 +242,8 @@ def _said(entry: Mapping[str, Any], name: str, where: str, categories: Mapping[i
             f"{where}: error {error!r:.60}, scores {scores!r:.60} or image_wh {size!r:.60} is not as written"
         )
     image_wh = None if size is None else (size[0], size[1])
-    return Said(str(key), text, None, tuple(scores), entry.get("truncated") is True, error, image_wh)
+    cut = entry.get("truncated") is True
+    return Said(str(key), text, scores=tuple(scores), truncated=cut, error=error, image_wh=image_wh)
 
 
 def _is_score(value: Any) -> bool:
