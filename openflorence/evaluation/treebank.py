@@ -64,8 +64,8 @@ _STATES = "Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"
 _FIRMS = "[Mm]fg|[Mm]tg|[Pp]p?t(?:es?|ys?)"  # not in capitals
 # Words that begin a sentence: in "vitamin c. The" the full stop is apart, in "vitamin c. Dogs" it is not.
 _STARTS = (
-    "a about according after an as at but he her here however if in it last many more mr\\. ms\\. now once one other our "
-    "she since so some such that the their then there these they this we what when while yet you"
+    "a about according after an as at but he her here however if in it last many more mr\\. ms\\. now once one other "
+    "our she since so some such that the their then there these they this we what when while yet you"
 )
 _NUMBERED = "art ca figs? nos? op pp prop"  # keep it before a number
 _FILES = (
