@@ -34,8 +34,8 @@ HOUSE = {
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
-    "scoring heldout drawn transcript official official_regions marking marking_regions benchmarks paper compare "
-    "charts look pages gallery report runs",
+    "scoring heldout drawn transcript official official_regions marking marking_regions benchmarks drawn_file paper "
+    "compare charts look pages gallery report runs",
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",

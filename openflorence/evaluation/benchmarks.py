@@ -1,30 +1,21 @@
 """The table of benchmarks: what is asked, what is right, how it is scored. Asked into a file, scored from the file.
 
 opened = open_benchmark("coco-caption", Path("coco"), limit=500)
-answers = ask_benchmark(model, opened, Path("runs/captions"))
+answers = ask_benchmark(model, opened, Path("runs/captions"), {"model": "nano"})
 results = score_answers(opened, answers)         # or the answers of any other program
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openflorence.contract.prompts import input_of, write_prompt
+from openflorence.contract.prompts import write_prompt
 from openflorence.contract.regions import Answer, Region
-from openflorence.contract.tasks import Task, find_task
+from openflorence.contract.tasks import find_task
 from openflorence.data.problems import Problems
-from openflorence.errors import BadConfig, BadImage, BadRecord, OpenFlorenceError
-from openflorence.evaluation.drawn import (
-    Drawn,
-    JudgedWorld,
-    judge_world,
-    pose_world,
-    world_results,
-    world_tasks,
-)
+from openflorence.errors import BadConfig, BadImage, BadRecord
 from openflorence.evaluation.figures import Answerer
 from openflorence.evaluation.heldout import BATCH, spread
 from openflorence.evaluation.marking import Answered, Mark, mark_answers, mark_captions
@@ -41,25 +32,9 @@ from openflorence.evaluation.official import (
 )
 from openflorence.evaluation.official_regions import read_entities, read_expressions, read_instances
 from openflorence.evaluation.results import ROUNDS, Exhibit, Results
-from openflorence.evaluation.transcript import Said, ask_all, claim_folder, read_answers
+from openflorence.evaluation.transcript import ANSWERS_FILE, Said, ask_all, claim_folder, read_answers
 from openflorence.model.images import image_size, read_image
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request
-
-ANSWERS_FILE = "answers.jsonl"
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """Which drawn scenes are asked about, and what."""
-
-    scenes: int
-    seed: int  # of the first scene
-    tasks: tuple[str, ...] = ()  # all unless given
-
-    @property
-    def asked(self) -> tuple[Task, ...]:
-        """The tasks; raises as `world_tasks`."""
-        return world_tasks(self.scenes, self.seed, self.tasks)
 
 
 @dataclass(frozen=True)
@@ -195,7 +170,8 @@ def ask_benchmark(
             f"none of the {len(there)} images of {opened.name} is there; looked for {next(iter(there))}. Give the "
             "folder that has the images beside the annotations"
         )
-    claim_folder(out, {"benchmark": opened.name, "split": opened.split, **about})
+    task = opened.questions[0].task.name
+    claim_folder(out, {"benchmark": opened.name, "split": opened.split, "task": task, **about})
 
     def asked() -> Iterator[tuple[str, Request]]:
         for question in opened.questions:
@@ -221,22 +197,17 @@ def score_answers(opened: Opened, path: Path, rounds: int = ROUNDS) -> Results:
     raises    BadRecord when the file cannot be read, or answers none of the questions.
     """
     said = read_answers(path, opened.benchmark.key, opened.categories)
-    if not said.keys() & opened.all_keys:
+    if said.keys().isdisjoint(question.key for question in opened.questions):
         raise BadRecord(
-            f"{path} answers none of the {len(opened.all_keys)} questions of {opened.name}: it has "
+            f"{path} answers none of the {len(opened.questions)} questions asked of {opened.name}: it has "
             f"{', '.join(map(repr, list(said)[:3])) or 'nothing'}, asked was {opened.questions[0].key!r} and others"
         )
-    numeric = any(one.regions is not None for one in said.values())
-    pairs = []
-    for question in opened.questions:
-        one = said.get(question.key) or (Said(question.key, regions=()) if numeric else None)
-        if one is not None and not one.is_unread:
-            pairs.append((question, one))
-    answered, exhibits = _answered(pairs, opened.categories), []
+    unknown = len(said.keys() - opened.all_keys)
+    pairs = list(_pairs(opened, said, path))
+    answered = _answered(pairs, opened.categories)
     marks = opened.benchmark.mark(answered, rounds)
-    for question, answer in zip(answered.questions, answered.answers, strict=True):
-        if question.image.is_file():
-            exhibits.append(_exhibit(question, answer))
+    asked = zip(answered.questions, answered.answers, strict=True)
+    exhibits = [_exhibit(question, answer) for question, answer in asked if question.image.is_file()]
     return Results(
         benchmark=opened.name,
         images=answered.images,
@@ -249,8 +220,23 @@ def score_answers(opened: Opened, path: Path, rounds: int = ROUNDS) -> Results:
         tables=marks.tables,
         confidences=marks.confidences,
         exhibits=tuple(exhibits),
-        about={"split": opened.benchmark.splits[opened.split], "unknown answers": len(said.keys() - opened.all_keys)},
+        about={"split": opened.benchmark.splits[opened.split]} | ({"unknown answers": unknown} if unknown else {}),
     )
+
+
+def _pairs(opened: Opened, said: Mapping[str, Said], path: Path) -> Iterator[tuple[Question, Said]]:
+    """Every question that has an answer, with it."""
+    numeric = any(one.regions is not None for one in said.values())
+    for question in opened.questions:
+        one = said.get(question.key) or (Said(question.key, regions=()) if numeric else None)
+        if one is None or one.is_unread:
+            continue
+        if one.task not in ("", question.task.name):
+            raise BadRecord(
+                f"{path} answers {one.task!r} to question {one.key!r}, which is asked as {question.task.name!r}; "
+                f"give --task {one.task}, or the answers to {question.task.name!r}"
+            )
+        yield question, one
 
 
 def _answered(pairs: list[tuple[Question, Said]], categories: Mapping[int, str]) -> Answered:
@@ -299,51 +285,3 @@ def _true_answer(question: Question, answer: Answer) -> Answer:
         regions = [Region(note.label, box=note.bounds) for note in truth.regions if not note.crowd]
         regions += [Region(phrase.phrase, box=box) for phrase in truth.phrases for box in phrase.boxes]
     return Answer(question.task, answer.image_wh, regions=tuple(regions), input=question.text)
-
-
-# ---- the drawn world
-
-
-def ask_world(
-    model: Answerer,
-    out: Path,
-    about: Mapping[str, Any],
-    drawn: Scenes,
-    options: AskOptions = DEFAULT_OPTIONS,
-    advance: Callable[[], object] | None = None,
-) -> Path:
-    """Ask everything about drawn scenes that the folder has no answer to yet; else as `ask_benchmark`.
-
-    advance   called once a scene.
-    """
-    claim_folder(out, {"benchmark": "world", **about})
-    posed = pose_world(drawn.scenes, drawn.seed, drawn.asked, advance)
-    ask_all(model, ((one.key, one.request) for one in posed), out / ANSWERS_FILE, options, 64)
-    return out / ANSWERS_FILE
-
-
-def score_world(path: Path, drawn: Scenes, rounds: int = ROUNDS) -> tuple[JudgedWorld, list[Results]]:
-    """Score the answers about drawn scenes of a file, whoever gave them.
-
-    returns   what `evaluate_world` scores, and the results of every task that has an answer.
-    raises    BadRecord when the file cannot be read, or has no answer about these scenes.
-    """
-    said = read_answers(path, "key")
-    missing: Counter[str] = Counter()
-
-    def pairs() -> Iterator[tuple[Drawn, Answer | OpenFlorenceError]]:
-        for posed in pose_world(drawn.scenes, drawn.seed, drawn.asked):
-            one, example = said.get(posed.key), posed.example
-            if one is None:
-                missing[example.task.name] += 1
-            elif one.error:
-                yield posed, OpenFlorenceError(one.error)
-            else:
-                words = input_of(example.task, example.text, example.region, posed.scene.image_wh)
-                yield posed, one.answer(example.task, posed.scene.image_wh, words)
-
-    judged = judge_world(pairs(), drawn.scenes, drawn.asked)
-    results = world_results(judged, drawn.seed, rounds=rounds)
-    if not results:
-        raise BadRecord(f"{path} has no answer about scenes {drawn.seed} to {drawn.seed + drawn.scenes - 1}")
-    return judged, [replace(one, missing=missing[one.benchmark.removeprefix("world ")]) for one in results]

@@ -17,15 +17,13 @@ from openflorence.errors import BadConfig
 from openflorence.evaluation.benchmarks import (
     BENCHMARKS,
     Opened,
-    Scenes,
     ask_benchmark,
-    ask_world,
     open_benchmark,
     score_answers,
-    score_world,
 )
 from openflorence.evaluation.compare import compare
 from openflorence.evaluation.drawn import WORLD, WorldScores, as_markdown, as_row, evaluate_world
+from openflorence.evaluation.drawn_file import Scenes, ask_world, score_world
 from openflorence.evaluation.figures import Answerer, percent, plain_figure, table, write_report
 from openflorence.evaluation.heldout import evaluate_records, open_part
 from openflorence.evaluation.report import write_pages

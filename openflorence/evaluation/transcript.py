@@ -19,14 +19,16 @@ from typing import Any
 from openflorence.contract.answers import join_labels, read_answer
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.shapes import Box, Polygon
-from openflorence.contract.tasks import Task
+from openflorence.contract.tasks import FREE_TEXT, TASKS, Task
 from openflorence.data.coco import decode_mask, flat_ring, trace_mask
 from openflorence.data.entries import check_table, numbers, read_json, write_json
 from openflorence.errors import BadConfig, BadImage, BadRecord, OpenFlorenceError
 from openflorence.evaluation.figures import Answerer
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request
 
+ANSWERS_FILE = "answers.jsonl"
 TEXTS = ("text", "answer", "caption")  # fields that an answer in words stands in, the first there is
+_TASK_NAMES = {task.name for task in (*TASKS, FREE_TEXT)}
 _UNREAD = BadImage.__name__  # an image that could not be read may have been fetched again since
 
 
@@ -41,6 +43,7 @@ class Said:
     scores: tuple[float | None, ...] = ()  # of the regions that the text spells, in turn
     truncated: bool = False  # the token limit cut the answer
     error: str = ""  # name and message of the error in place of an answer
+    task: str = ""  # name of the task that it answers; "" of other programs
     image_wh: tuple[int, int] | None = None  # width and height in pixels; None of other programs
 
     @property
@@ -242,8 +245,9 @@ def _said(entry: Mapping[str, Any], name: str, where: str, categories: Mapping[i
             f"{where}: error {error!r:.60}, scores {scores!r:.60} or image_wh {size!r:.60} is not as written"
         )
     image_wh = None if size is None else (size[0], size[1])
-    cut = entry.get("truncated") is True
-    return Said(str(key), text, scores=tuple(scores), truncated=cut, error=error, image_wh=image_wh)
+    cut, task = entry.get("truncated") is True, entry.get("task")
+    task = task if task in _TASK_NAMES else ""
+    return Said(str(key), text, scores=tuple(scores), truncated=cut, error=error, task=task, image_wh=image_wh)
 
 
 def _is_score(value: Any) -> bool:

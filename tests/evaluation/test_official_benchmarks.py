@@ -17,14 +17,12 @@ from openflorence.errors import BadConfig, BadPrompt, BadRecord
 from openflorence.evaluation.benchmarks import (
     BENCHMARKS,
     Opened,
-    Scenes,
     ask_benchmark,
-    ask_world,
     open_benchmark,
     score_answers,
-    score_world,
 )
 from openflorence.evaluation.drawn import evaluate_world
+from openflorence.evaluation.drawn_file import Scenes, ask_world, score_world
 from openflorence.evaluation.results import Results
 from openflorence.evaluation.transcript import read_transcript
 from openflorence.model.predict import AskOptions, Request, live_florence
@@ -312,6 +310,11 @@ def test_another_task_may_ask_for_the_box(tmp_path):
     assert {question.task.name for question in opened.questions} == {"find"}
     path = ask_benchmark(Told(opened, right.get), opened, tmp_path / "out", ABOUT)
     assert value(score_answers(opened, path, rounds=5), "accuracy") == 1.0
+    usual = open_benchmark("refcoco", tmp_path / "data")
+    with pytest.raises(BadRecord, match="answers 'find' to question '10', which is asked as 'ground'"):
+        score_answers(usual, path)
+    with pytest.raises(BadConfig, match="task was 'find' and is 'ground'"):
+        ask_benchmark(Told(usual, right.get), usual, tmp_path / "out", ABOUT)
 
 
 def test_accuracy_of_the_vqa_challenge_by_kinds_of_questions(tmp_path):
@@ -365,7 +368,7 @@ def test_answers_to_other_questions_are_counted_or_refused(tmp_path):
     results = score_answers(opened, tmp_path / "said.json", rounds=5)
     assert (results.asked, results.missing, results.about["unknown answers"]) == (2, 0, 1)
     dump(tmp_path / "said.json", [{"image_id": 99, "caption": "?"}])
-    with pytest.raises(BadRecord, match=r"answers none of the 4 questions of coco-caption: it has '99', asked was '1'"):
+    with pytest.raises(BadRecord, match=r"none of the 2 questions asked of coco-caption: it has '99', asked was '1'"):
         score_answers(opened, tmp_path / "said.json")
 
 
