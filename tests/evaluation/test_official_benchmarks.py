@@ -261,6 +261,14 @@ def inside_the_crowd(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if (row["image_id"], row["category_id"]) == (285, 1)]
 
 
+def test_each_image_keeps_its_own_share_whatever_the_order_of_ids(tmp_path):
+    results = scored("coco-detect", tmp_path, lambda right, key: right[key] if key == "139" else "")
+    # The file has the images 632, 139, 285; the library sorts them. The first has no object and no prediction.
+    by_image = results.measured["map"].by_image
+    assert np.isnan(by_image[0])
+    assert by_image[1:].tolist() == [1.0, 0.0]
+
+
 def test_masks_of_another_program_are_scored_as_masks(tmp_path):
     opened, _ = opened_with("coco-detect", tmp_path / "data")
     square = [[10, 20, 110, 20, 110, 120, 10, 120]]
