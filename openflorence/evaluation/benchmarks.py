@@ -20,6 +20,7 @@ from openflorence.evaluation.figures import Answerer
 from openflorence.evaluation.heldout import BATCH, spread
 from openflorence.evaluation.marking import Answered, Mark, mark_answers, mark_captions
 from openflorence.evaluation.marking_regions import mark_detection, mark_expressions, mark_masks, mark_phrases
+from openflorence.evaluation.metrics import Parts
 from openflorence.evaluation.official import (
     Question,
     Sheet,
@@ -31,7 +32,7 @@ from openflorence.evaluation.official import (
     read_vqav2,
 )
 from openflorence.evaluation.official_regions import read_entities, read_expressions, read_instances
-from openflorence.evaluation.results import ROUNDS, Exhibit, Results
+from openflorence.evaluation.results import ROUNDS, Exhibit, Results, measure
 from openflorence.evaluation.transcript import ANSWERS_FILE, Said, ask_all, claim_folder, read_answers
 from openflorence.model.images import image_size, read_image
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request
@@ -86,8 +87,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     **_referring("refcoco", "google", ("val", "test")),
     **_referring("refcocog", "google", ("val",)),
     "vqav2": Benchmark(read_vqav2, mark_answers, "question_id", {"val": "val"}, ("answer",)),
-    "textvqa": Benchmark(read_textvqa, mark_answers, "question_id", {"val": "val"}, ("answer",)),
-    "vizwiz": Benchmark(read_vizwiz, mark_answers, "image", {"val": "val"}, ("answer",)),
+    "textvqa": Benchmark(
+        read_textvqa, partial(mark_answers, rule="textvqa"), "question_id", {"val": "val"}, ("answer",)
+    ),
+    "vizwiz": Benchmark(read_vizwiz, partial(mark_answers, rule="vizwiz"), "image", {"val": "val"}, ("answer",)),
 }
 
 
@@ -208,6 +211,7 @@ def score_answers(opened: Opened, path: Path, rounds: int = ROUNDS) -> Results:
     marks = opened.benchmark.mark(answered, rounds)
     asked = zip(answered.questions, answered.answers, strict=True)
     exhibits = [_exhibit(question, answer) for question, answer in asked if question.image.is_file()]
+    invalid = measure(answered.sums(Parts(float(answer.invalid > 0), 1) for answer in answered.answers), rounds)
     return Results(
         benchmark=opened.name,
         images=answered.images,
@@ -216,7 +220,7 @@ def score_answers(opened: Opened, path: Path, rounds: int = ROUNDS) -> Results:
         truncated=sum(answer.truncated for answer in answered.answers),
         refused=sum(bool(one.error) for _, one in pairs),
         missing=len(opened.questions) - len(pairs),
-        measured=marks.measured,
+        measured=dict(marks.measured) | {"invalid": invalid},
         tables=marks.tables,
         confidences=marks.confidences,
         exhibits=tuple(exhibits),

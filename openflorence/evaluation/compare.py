@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from openflorence.errors import BadConfig
 from openflorence.evaluation.results import Exhibit, Measured, Results
 
-MISTAKES = frozenset({"unknown_labels"})  # figures that count what is wrong: less is better
+MISTAKES = frozenset({"unknown_labels", "invalid"})  # figures that count what is wrong: less is better
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from openflorence.contract.regions import Answer
 from openflorence.evaluation.captions import measure_captions
-from openflorence.evaluation.metrics import Figure, Parts, anls, figure_of, vqa_accuracy
+from openflorence.evaluation.metrics import Figure, Parts, VqaRule, anls, figure_of, vqa_accuracy
 from openflorence.evaluation.official import Question, Row
 from openflorence.evaluation.results import Measured, measure
 
@@ -104,20 +104,20 @@ def _spread(measured: Measured, places: Sequence[int], images: int) -> Measured:
 # ---- questions
 
 
-def mark_answers(answered: Answered, rounds: int) -> Marks:
-    """Accuracy of the VQA challenge, ANLS, and equality with what one person said, by the kinds of questions."""
-    scored = [_parts(*pair) for pair in zip(answered.questions, answered.answers, strict=True)]
+def mark_answers(answered: Answered, rounds: int, rule: VqaRule = "vqa") -> Marks:
+    """Accuracy by the rule of a challenge, ANLS, and equality with what one person said, by the kinds of questions."""
+    scored = [_parts(*pair, rule) for pair in zip(answered.questions, answered.answers, strict=True)]
     names = ("accuracy", "anls", "exact")
     measured = {name: measure(answered.sums(one[name] for one in scored), rounds) for name in names}
     right = [one["accuracy"] for one in scored]
     return Marks(measured, {kind: by_kind(answered, kind, right) for kind in answered.kinds()})
 
 
-def _parts(question: Question, answer: Answer) -> dict[str, Parts]:
+def _parts(question: Question, answer: Answer, rule: VqaRule) -> dict[str, Parts]:
     people = question.truth.texts
     said = answer.text.strip()
     return {
-        "accuracy": Parts(vqa_accuracy(said, people), 1),
+        "accuracy": Parts(vqa_accuracy(said, people, rule), 1),
         "anls": Parts(anls(said, people), 1),
         "exact": Parts(float(said in (text.strip() for text in people)), 1),
     }

@@ -325,6 +325,15 @@ def test_another_task_may_ask_for_the_box(tmp_path):
         ask_benchmark(Told(usual, right.get), usual, tmp_path / "out", ABOUT)
 
 
+@pytest.mark.parametrize(("name", "accuracy"), [("vqav2", 2 / 3), ("textvqa", 1.0), ("vizwiz", 1.0)])
+def test_questions_are_judged_by_the_rule_of_their_challenge(tmp_path, name, accuracy):
+    # In capitals and with a full stop; only the VQA challenge takes it as it stands where all people agree, which they
+    # do on one of the three questions.
+    results = scored(name, tmp_path, lambda right, key: right[key].upper() + ".")
+    assert [value(results, "accuracy"), value(results, "exact")] == [pytest.approx(accuracy), 0.0]
+    assert value(results, "invalid") == 0.0
+
+
 def test_accuracy_of_the_vqa_challenge_by_kinds_of_questions(tmp_path):
     results = scored("vqav2", tmp_path, lambda right, key: {"42000": "yes", "42001": "no", "73000": "cafe"}[key])
     # By hand: 10 of 10; 4 of 10: leaving one of the four out 3/3, one of the six 3/3 at most; "a cafe" is "cafe" when
