@@ -167,7 +167,8 @@ def _ask(opened: Opened, plan: Plan, machine: Machine) -> Path:
 
 def _report(results: Sequence[Results], others: Sequence[Results], plan: Plan) -> list[Results]:
     """Write the pages, beside another model where there is one; gives the results with what they are about."""
-    told = {"model": plan.model, "data": str(plan.data or ""), "date": plan.date, "options": plan.options}
+    drawn = f"drawn scenes, seeds {plan.seed} to {plan.seed + (plan.limit or SCENES) - 1}"
+    told = {"model": plan.model, "data": str(plan.data or drawn), "date": plan.date, "options": plan.options}
     named = [replace(one, about=told | dict(one.about)) for one in results]
     if plan.folder is not None:
         others = [replace(one, about=dict(one.about) | {"model": str(plan.against)}) for one in others]

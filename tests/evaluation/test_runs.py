@@ -110,6 +110,7 @@ def test_the_world_leaves_the_same_in_a_folder_and_its_scores_as_before(tmp_path
     table = evaluate(folder, started.machine)
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert started.bars == [("scenes", 2, 2)]
+    assert "drawn scenes, seeds 0 to 1" in (tmp_path / "out" / "report.md").read_text("utf-8")
     plain = replace(folder, out=tmp_path / "world.json")
     assert evaluate(plain, started.machine).splitlines()[2:] == table.splitlines()[2:]
     kept = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))
