@@ -50,7 +50,7 @@ class Processes:
         # Precision is handled here and not by accelerate, whose own cannot change within a process: a recipe may.
         self.accelerator = Accelerator(
             mixed_precision="no",
-            cpu=not torch.accelerator.is_available(),  # unasked, its processes would not meet on a CPU, each training alone
+            cpu=not torch.accelerator.is_available(),  # untold, its processes do not meet on a CPU: each trains alone
             log_with=list(trackers) or None,
             project_dir=folder,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_WAIT)],

@@ -26,7 +26,8 @@ def drawn_layer(inputs: int, outputs: int, bias: bool = True) -> Linear:
 
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The weights that went through the private operator."""
+    """The weights that went through the private operator, which is taken whatever the processor."""
+    monkeypatch.setattr(linear, "_FASTER", linear._OPERATORS)
     seen: list[Tensor] = []
     product = linear._product
 
@@ -76,7 +77,7 @@ def test_training_has_the_gradients_of_a_plain_layer(shape, outputs, frozen, pro
         assert len(products) == 3 - (frozen in ("x", "weight"))  # forward, and one for each of the two that learns
 
 
-def test_a_second_gradient_is_refused_not_wrong():
+def test_a_second_gradient_is_refused_not_wrong(products: list[Tensor]):
     x, weight = drawn(3, 48).requires_grad_(), drawn(64, 48, seed=1).requires_grad_()
     (first,) = torch.autograd.grad(linear.linear(x, weight, None).square().sum(), x, create_graph=True)
     if linear._OPERATORS:
@@ -121,6 +122,17 @@ def test_a_torch_without_the_operators_takes_the_plain_path(monkeypatch: pytest.
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
     assert torch.equal(PackedLinear(layer.weight)(x), F.linear(x, layer.weight))
     assert not products
+
+
+def test_where_blas_is_faster_layers_take_it_and_packed_weights_do_not(
+    monkeypatch: pytest.MonkeyPatch, products: list[Tensor]
+):
+    monkeypatch.setattr(linear, "_FASTER", False)
+    ours, plain = (gradients(product, (3, 48), 64, "nothing") for product in (linear.linear, F.linear))
+    assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
+    assert not products
+    PackedLinear(drawn(64, 48))(drawn(1, 48))
+    assert len(products) == linear._OPERATORS
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 8, 16, 33])
