@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # A file imports only what stands before it: rooms above its own, and files before it in its own room.
 # Put a new file where it belongs; a file that is not here fails.
 HOUSE = {
-    "contract": "tasks shapes locations drawing regions published prompts answers grammar records",
+    "contract": "tasks shapes locations drawing regions published prompts answers grammar merging records",
     "model": "config tokenizer sources images listing files linear davit seq2seq florence fast settings layouts "
-    "checkpoint hub doctor adapter_files adapters decode predict",
+    "calibration checkpoint hub doctor adapter_files adapters search decode presence tiles predict",
     "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
     "coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget "
     "wording augment mixture",
@@ -35,7 +35,7 @@ HOUSE = {
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
     "scoring heldout drawn transcript official official_regions marking marking_regions benchmarks drawn_file paper "
-    "compare charts look pages gallery report runs",
+    "compare charts calibrate look pages gallery report runs",
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",
