@@ -106,26 +106,25 @@ def _region_moves(form: AnswerForm, loose: bool) -> Moves:
     """Labels, and after each its regions; `loose` where a region may do without."""
     region = {LOCATION: "shape 1"} | ({POLY: "ring 0"} if form == "boxes_or_polygons" else {})
     label = {} if form == "bare_boxes" else {WORD: "words"}
-    unlabelled = label and loose
     return {
         "start": label | (region if loose else {}) | {EOS: "end"},
         "words": label | region,
         **_shape(8 if form == "quads" else 4, "between"),
         **(_ring("ring", {END_POLY: "between"}) if POLY in region else {}),
-        "between": label | region | ({SEP: "unlabelled"} if unlabelled else {}) | {EOS: "end"},
+        "between": label | region | ({SEP: "unlabelled"} if label and loose else {}) | {EOS: "end"},
         "unlabelled": region,
         "full": {EOS: "end"},
         "end": {},
     }
 
 
-def _costs(moves: Moves, label_cost: int) -> dict[str, int]:
-    """The fewest tokens from each place to the end, a label counted whole; at "words", one that is complete."""
+def _costs(moves: Moves) -> dict[str, int]:
+    """The fewest tokens from each place to the end; at "words", from a label that is complete."""
     costs = dict.fromkeys(moves, FAR) | {"end": 0}
     for _ in moves:  # the longest way without a circle meets each place once
         for place, ways in moves.items():
-            for kind, there in ways.items():
-                costs[place] = min(costs[place], costs[there] + (max(1, label_cost) if kind == WORD else 1))
+            # A word is never the shortest way: wherever one may begin a label, the answer may also end.
+            costs[place] = min([costs[place], *(1 + costs[there] for kind, there in ways.items() if kind != WORD)])
     return costs
 
 
@@ -144,7 +143,7 @@ class Grammar:
         self.spelling = spelling
         self._moves, self._first, self._max_regions = moves, first, max_regions
         self._right, self._bottom = ("shape 2", "shape 3") if ordered else ("", "")
-        self._costs = _costs(moves, first.cost if first else 1)
+        self._costs = _costs(moves)
         self._cap = 1 + max(self._costs.values()) + (first.most if first else 0)  # tokens that allow everything
         self._kinds, self._location = spelling.kinds, spelling.first_location
         self._known: dict[tuple[object, int], Allowed] = {}
@@ -193,7 +192,7 @@ class Grammar:
 
     def _work_out(self, state: State, left: int) -> Allowed:
         moves, label = self._moves[state.place], state.label or self._first
-        room = max(left, self.cost(state)) - 1  # tokens after this one
+        room = (left if left >= self._cap else max(left, self.cost(state))) - 1  # tokens after this one
         may_end = state.label is None or state.label.complete
         kinds = sorted(kind for kind in moves if kind != WORD and may_end)
         kept = [kind for kind in kinds if self._costs[moves[kind]] <= room]

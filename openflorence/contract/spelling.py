@@ -6,9 +6,11 @@ closed set, or a phrase of a caption. Any way to cut its bytes into the tokenize
 
 import codecs
 import re
-from collections.abc import Collection, Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 from unicodedata import category
 
@@ -67,6 +69,11 @@ class Spelling:
         for piece in self.ids:
             longest[piece[:3]] = max(len(piece), longest.get(piece[:3], 0))
         return longest
+
+    @cached_property
+    def has_all_bytes(self) -> bool:
+        """Whether every byte is a word, so that there is a way to spell any text."""
+        return all(bytes([byte]) in self.ids for byte in range(256))
 
     @cached_property
     def closing(self) -> tuple[int, ...]:
@@ -167,48 +174,61 @@ def _blank(before: bytes | None, piece: bytes) -> bytes | None:
 class Spans:
     """Parts of given texts as labels, in every way to spell them.
 
-    A label so far is the positions in the texts where its next word may begin. `ways` holds, for each position, the
-    words that go on from there and where they lead; `costs` the fewest words to where a label may end.
+    A label so far is the places in the texts where its next word may begin; a place counts bytes over all the texts.
     """
 
     def __init__(self, spelling: Spelling) -> None:
         self.spelling = spelling
-        self.ways: list[list[tuple[int, int]]] = []
-        self.costs: list[int] = []
-        self.nodes: dict[tuple[int, ...], Node] = {}
+        self.text = b""
         self.starts: list[int] = []
+        self.ends: set[int] = set()
+        self.most = 0  # words that any label still costs, at most
+        self._stops: list[int] = []  # where each text ends
+        self._ways: dict[int, list[tuple[int, int]]] = {}
+        self._costs: dict[int, int] = {}
+        self._nodes: dict[tuple[int, ...], Node] = {}
 
-    def add(self, text: bytes, starts: Iterable[int], ends: Collection[int]) -> bool:
-        """Allow the labels from one of `starts` to one of `ends`, offsets in bytes; False if none can be spelt."""
-        base, size, ids = len(self.costs), len(text), self.spelling.ids
-        longest = self.spelling.longest
-        costs = [FAR] * (size + 1)
-        ways: list[list[tuple[int, int]]] = [[] for _ in costs]
-        for here in range(size, -1, -1):
-            best = 0 if here in ends else FAR
-            for there in range(here + 1, min(size, here + longest.get(text[here : here + 3], 2)) + 1):
-                token = ids.get(text[here:there])
-                if token is not None and costs[there] < FAR:
-                    ways[here].append((token, base + there))
-                    best = min(best, 1 + costs[there])
-            costs[here] = best
-        self.costs += costs
-        self.ways += ways
-        spelt = [base + start for start in starts if costs[start] < FAR]
-        self.starts += spelt
-        return bool(spelt)
-
-    def first(self) -> "Node":
-        """The label of which nothing was said."""
-        return self.at(self.starts)
+    def add(self, text: str, starts: Iterable[int], ends: Sequence[int]) -> None:
+        """Allow the labels from one of `starts` to one of `ends`: characters of the text, in order."""
+        base, data = len(self.text) + 1, text.encode()  # two texts share no place
+        at = list(accumulate((len(letter.encode()) for letter in text), initial=base))
+        self.text += b" " + data
+        self._stops.append(base + len(data))
+        self.starts += [at[start] for start in starts]
+        found = [at[end] for end in ends]
+        self.ends.update(found)
+        gaps = (b - a for a, b in pairwise([base, *found]))
+        self.most = max(self.most, max(gaps, default=0) if self.spelling.has_all_bytes else len(data))
 
     def at(self, places: Iterable[int]) -> "Node":
-        """The one state of a label at these positions."""
+        """The one state of a label at these places."""
         key = tuple(sorted(set(places)))
-        node = self.nodes.get(key)
+        node = self._nodes.get(key)
         if node is None:
-            node = self.nodes[key] = Node(self, key)
+            node = self._nodes[key] = Node(self, key)
         return node
+
+    def ways(self, place: int) -> list[tuple[int, int]]:
+        """The words that go on from a place, and where they lead."""
+        found = self._ways.get(place)
+        if found is None:
+            text, ids = self.text, self.spelling.ids
+            stop = self._stops[bisect_left(self._stops, place)]
+            last = min(stop, place + self.spelling.longest.get(text[place : place + 3], 2))
+            words = ((ids.get(text[place:there]), there) for there in range(place + 1, last + 1))
+            found = self._ways[place] = [(token, there) for token, there in words if token is not None]
+        return found
+
+    def cost(self, place: int) -> int:
+        """The fewest words from a place to where a label may end; FAR if none lead there."""
+        costs = self._costs
+        if place not in costs:
+            stop = self._stops[bisect_left(self._stops, place)]
+            for here in range(stop, place - 1, -1):
+                if here not in costs:
+                    further = [costs[there] for _, there in self.ways(here)]
+                    costs[here] = 0 if here in self.ends else min(FAR, 1 + min(further, default=FAR))
+        return costs[place]
 
 
 class Node:
@@ -216,14 +236,14 @@ class Node:
 
     def __init__(self, spans: Spans, places: tuple[int, ...]) -> None:
         self.spans, self.places = spans, places
-        self.cost = min((spans.costs[place] for place in places), default=FAR)
-        self.complete = self.cost == 0
+        self.complete = any(place in spans.ends for place in places)
+        self.most = spans.most
         self._next: dict[int, Node] = {}
 
     @cached_property
-    def most(self) -> int:
-        """The most that any label costs."""
-        return max((cost for cost in self.spans.costs if cost < FAR), default=0)
+    def cost(self) -> int:
+        """The fewest words until it is complete."""
+        return min((self.spans.cost(place) for place in self.places), default=FAR)
 
     def after(self, token: int) -> "Node":
         """The label with one word more."""
@@ -234,33 +254,38 @@ class Node:
 
     def words(self, room: int) -> Words:
         """The words that may come when `room` more may follow them."""
-        costs = self.spans.costs
-        kept = tuple(token for token, places in self._ways.items() if min(costs[place] for place in places) <= room)
-        return Words(only=kept, fewer=len(kept) < len(self._ways))
+        if room >= self.most and self.spans.spelling.has_all_bytes:  # everything can be spelt in time
+            return Words(only=tuple(self._ways))
+        costs = {token: min(map(self.spans.cost, places)) for token, places in self._ways.items()}
+        kept = tuple(token for token, cost in costs.items() if cost <= room)
+        return Words(only=kept, fewer=any(room < cost < FAR for cost in costs.values()))
 
     @cached_property
     def _ways(self) -> dict[int, list[int]]:
         ways: dict[int, list[int]] = {}
         for place in self.places:
-            for token, there in self.spans.ways[place]:
+            for token, there in self.spans.ways(place):
                 ways.setdefault(token, []).append(there)
         return ways
 
 
-def closed_labels(spelling: Spelling, labels: tuple[str, ...]) -> Node:
-    """Labels that are exactly one of these, with or without a space before it."""
+def closed_labels(spelling: Spelling, labels: Sequence[str]) -> Node:
+    """Labels that are exactly one of these, with or without a space before it.
+
+    raises    BadPrompt if there are none, or one is empty, spells a special token or cannot be spelt in words.
+    """
     spans = Spans(spelling)
     for label in dict.fromkeys(label.strip() for label in labels):
         seen = special_token(label)
         if not label or seen:
             wrong = f"spells the special token {seen!r}" if seen else "is empty"
-            raise BadPrompt(f"a label of {list(labels)!r} {wrong}: {label!r}; give labels of plain words")
-        text = b" " + label.encode()
-        if not spans.add(text, (0, 1), {len(text)}):
+            raise BadPrompt(f"label {label!r} {wrong}; give labels of plain words")
+        spans.add(" " + label, (0, 1), (len(label) + 1,))
+        if not spelling.has_all_bytes and spans.cost(spans.starts[-1]) >= FAR:
             raise BadPrompt(f"label {label!r} cannot be spelt with this tokenizer; leave it out")
     if not spans.starts:
-        raise BadPrompt("labels is empty; give one label or more, or leave it out for any label")
-    return spans.first()
+        raise BadPrompt("there are no labels to choose from; give one or more, or leave labels out for any label")
+    return spans.at(spans.starts)
 
 
 def phrases_of(spelling: Spelling, caption: str) -> Node:
@@ -268,17 +293,14 @@ def phrases_of(spelling: Spelling, caption: str) -> Node:
     spans, parts = Spans(spelling), [caption]
     while seen := special_token(parts[-1]):
         parts[-1:] = parts[-1].split(seen, 1)
-    for part in parts:
-        text = " " + part.strip()
-        at = [0]
-        for letter in text:
-            at.append(at[-1] + len(letter.encode()))
+    for part in filter(None, map(str.strip, parts)):
+        text = " " + part
         edges = [here for here in range(1, len(text) + 1) if _is_edge(text[here - 1 : here + 1])]
-        heads = [here for here in edges if not text[here : here + 1].isspace() and here < len(text)]
+        ends = [here for here in edges if not text[here - 1].isspace()]
+        heads = [here for here in edges[:-1] if not text[here].isspace()]
         spaced = [here - 1 for here in heads if text[here - 1] == " "]
-        ends = {at[here] for here in edges if not text[here - 1].isspace()}
-        spans.add(text.encode(), [at[here] for here in (*heads, *spaced)], ends)
-    return spans.first()
+        spans.add(text, heads + spaced, ends)
+    return spans.at(spans.starts)
 
 
 def _is_edge(pair: str) -> bool:
