@@ -353,7 +353,7 @@ def phrases(parts):
     """Phrases by hand: words as Python's \\w has them with their marks, other signs one by one, so Han and kana."""
     found = set()
     for part in parts:
-        cuts = [*re.finditer("[猫と犬]|(?:[^\\W猫と犬][\u0301\u093f]?)+|[^\\w\\s\u0301\u093f]", part)]
+        cuts = [*re.finditer("[猫と犬か]\u3099?|(?:[^\\W猫と犬か][\u0301\u093f]?)+|[^\\w\\s\u0301\u093f\u3099]", part)]
         found |= {part[a.start() : b.end()] for i, a in enumerate(cuts) for b in cuts[i:]}
     return found
 
@@ -368,7 +368,7 @@ def test_closed_labels_are_all_that_can_be_said_with_or_without_a_space():
 
 
 @pytest.mark.parametrize(
-    "caption", ["A red car, (park) it's", CAPTION, "猫と犬", "é\u0301a", " , ", "a<sep>b</s>", "", "  "]
+    "caption", ["A red car, (park) it's", CAPTION, "猫か\u3099犬", "é\u0301a", " , ", "a<sep>b</s>", "", "  "]
 )
 def test_phrases_are_the_parts_of_the_caption_from_word_to_word(caption):
     grammar = grammar_for(find_task("ground"), TOY, text=caption)
