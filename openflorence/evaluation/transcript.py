@@ -5,7 +5,10 @@ said = read_answers(path, "image_id")            # key of a question -> Said
 answer = said["42"].answer(task, image_wh)
 
 A line of ours is a JSON object: `key` of the question, `task`, `text` as the network said it, location tokens
-included, so that it can be read again, `scores` of its regions, `truncated`, `invalid`, `error`, `image_wh`.
+included, so that it can be read again, `truncated` and what `cut` it, `invalid`, `error`, `image_wh`. `scores`,
+`label_scores` and `place_scores` are those of its regions in turn, `score` and `logprob` those of all that was said.
+Where the text read again gives other regions or words, as of an answer that was put together from several or has its
+coordinates between bins, the line has `regions`, in pixels, and `words`.
 """
 
 import json
@@ -18,10 +21,10 @@ from typing import Any
 
 from openflorence.contract.answers import join_labels, read_answer
 from openflorence.contract.regions import Answer, Region
-from openflorence.contract.shapes import Box, Polygon
+from openflorence.contract.shapes import Box, Point, Polygon
 from openflorence.contract.tasks import FREE_TEXT, TASKS, Task
 from openflorence.data.coco import decode_mask, flat_ring, trace_mask
-from openflorence.data.entries import check_table, numbers, read_json, write_json
+from openflorence.data.entries import check_table, numbers, read_json, take, write_json
 from openflorence.errors import BadConfig, BadImage, BadRecord, OpenFlorenceError
 from openflorence.evaluation.figures import Answerer
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Request
@@ -40,8 +43,16 @@ class Said:
     text: str = ""  # with location tokens
     regions: tuple[Region, ...] | None = None  # in pixels, of a program that gives places as numbers
     entries: tuple[Mapping[str, Any], ...] = ()  # the same regions as they stand in the file
-    scores: tuple[float | None, ...] = ()  # of the regions that the text spells, in turn
-    truncated: bool = False  # the token limit cut the answer
+    kept: tuple[Region, ...] | None = None  # in pixels, of our own answers that the text alone does not give
+    words: str | None = None  # of the answer, where reading the text again gives others
+    scores: tuple[float | None, ...] = ()  # of the regions, in turn
+    label_scores: tuple[float | None, ...] = ()
+    place_scores: tuple[float | None, ...] = ()
+    score: float | None = None  # of all that was said
+    logprob: float | None = None
+    truncated: bool = False  # something cut the answer
+    cut: str = ""  # what cut it
+    invalid: int | None = None  # pieces that could not be read; None: as many as are found again
     error: str = ""  # name and message of the error in place of an answer
     task: str = ""  # name of the task that it answers; "" of other programs
     image_wh: tuple[int, int] | None = None  # width and height in pixels; None of other programs
@@ -54,16 +65,31 @@ class Said:
     def answer(self, task: Task, image_wh: tuple[int, int], input: str | None = None) -> Answer:
         """Read the answer again; an empty one in place of an error.
 
-        promise   of a line that `ask_all` wrote it is the answer that the model gave, but for the attached picture.
+        promise   of a line that `ask_all` wrote it is the answer that the model gave, but for the attached picture and
+                  the spread of its coordinates.
         """
         if self.regions is not None:
             words = join_labels(self.regions, task)
             return Answer(task, image_wh, words, self.regions, truncated=self.truncated, input=input)
         answer = read_answer(self.text, task, image_wh, input=input, truncated=self.truncated)
-        if len(self.scores) != len(answer.regions):
-            return answer
-        scored = zip(answer.regions, self.scores, strict=True)
-        return replace(answer, regions=tuple(replace(region, score=score) for region, score in scored))
+        return replace(
+            answer,
+            regions=self._scored(answer.regions if self.kept is None else self.kept),
+            text=answer.text if self.words is None else self.words,
+            cut=self.cut,
+            score=self.score,
+            logprob=self.logprob,
+            invalid=answer.invalid if self.invalid is None else self.invalid,
+        )
+
+    def _scored(self, regions: tuple[Region, ...]) -> tuple[Region, ...]:
+        """Give regions the scores that stand beside the text; a row that is not as long as they are says nothing."""
+        rows = self.scores, self.label_scores, self.place_scores
+        listed = [row if len(row) == len(regions) else (None,) * len(regions) for row in rows]
+        return tuple(
+            replace(region, score=score, label_score=label, place_score=place)
+            for region, score, label, place in zip(regions, *listed, strict=True)
+        )
 
 
 # ---- asking
@@ -130,9 +156,31 @@ def _row(key: str, request: Request, answer: Answer | OpenFlorenceError) -> dict
     if isinstance(answer, OpenFlorenceError):
         return {"key": key, "task": task, "text": "", "error": f"{type(answer).__name__}: {answer}"}
     row = {"key": key, "task": task, "text": answer.raw, "truncated": answer.truncated, "invalid": answer.invalid}
-    scores = [region.score for region in answer.regions]
-    row |= {} if all(score is None for score in scores) else {"scores": scores}
+    row |= {"cut": answer.cut} if answer.cut else {}
+    told = {"score": answer.score, "logprob": answer.logprob}
+    row |= {name: value for name, value in told.items() if value is not None and _is_score(value)}
+    for name in ("score", "label_score", "place_score"):
+        scores = [getattr(region, name) for region in answer.regions]
+        row |= {} if all(score is None for score in scores) else {f"{name}s": scores}
+    again = read_answer(answer.raw, answer.task, answer.image_wh)
+    if _places(again.regions) != (places := _places(answer.regions)):
+        row["regions"] = places
+    if again.text != answer.text:
+        row["words"] = answer.text
     return row | {"image_wh": list(answer.image_wh)}
+
+
+def _places(regions: Iterable[Region]) -> list[dict[str, Any]]:
+    """Labels and places of regions as plain values."""
+    rows = []
+    for region in regions:
+        shapes = {"box": region.box, "quad": region.quad, "polygons": region.polygons}
+        rows.append({"label": region.label} | {name: _plain(shape) for name, shape in shapes.items() if shape})
+    return rows
+
+
+def _plain(values: Any) -> Any:
+    return [_plain(value) for value in values] if isinstance(values, tuple | list) else float(values)
 
 
 def _tell(advance: Callable[[], object] | None) -> None:
@@ -238,16 +286,61 @@ def _said(entry: Mapping[str, Any], name: str, where: str, categories: Mapping[i
         raise BadRecord(
             f"{where} has {', '.join(entry)}; an answer has one of {', '.join(TEXTS)}, as a text, or a bbox"
         )
-    size, error, scores = entry.get("image_wh"), entry.get("error", ""), entry.get("scores", [])
-    sound = isinstance(error, str) and isinstance(scores, list) and all(map(_is_score, scores))
+    size, error = entry.get("image_wh"), entry.get("error", "")
+    rows = {name: entry.get(name, []) for name in ("scores", "label_scores", "place_scores")}
+    sound = isinstance(error, str) and all(isinstance(row, list) and all(map(_is_score, row)) for row in rows.values())
     if not sound or not (size is None or (isinstance(size, list) and [type(side) for side in size] == [int, int])):
-        raise BadRecord(
-            f"{where}: error {error!r:.60}, scores {scores!r:.60} or image_wh {size!r:.60} is not as written"
-        )
-    image_wh = None if size is None else (size[0], size[1])
-    cut, task = entry.get("truncated") is True, entry.get("task")
-    task = task if task in _TASK_NAMES else ""
-    return Said(str(key), text, scores=tuple(scores), truncated=cut, error=error, task=task, image_wh=image_wh)
+        seen = ", ".join(f"{name} {row!r:.60}" for name, row in rows.items() if row)
+        raise BadRecord(f"{where}: error {error!r:.60}, image_wh {size!r:.60} or {seen or 'scores'} is not as written")
+    said = Said(
+        str(key),
+        text,
+        scores=tuple(rows["scores"]),
+        label_scores=tuple(rows["label_scores"]),
+        place_scores=tuple(rows["place_scores"]),
+        truncated=entry.get("truncated") is True,
+        error=error,
+        task=task if isinstance(task := entry.get("task"), str) and task in _TASK_NAMES else "",
+        image_wh=None if size is None else (size[0], size[1]),
+    )
+    return said if size is None else _with_ours(said, entry, where)
+
+
+def _with_ours(said: Said, entry: Mapping[str, Any], where: str) -> Said:
+    """Add what only a line of `ask_all` has; those of earlier versions had less."""
+    for name in ("score", "logprob"):
+        if not _is_score(entry.get(name)):
+            raise BadRecord(f"{where}: {name} is {entry[name]!r:.60}; a number is needed")
+    kept = None
+    if "regions" in entry:
+        kept = tuple(_kept(one, f"{where}: regions") for one in take(entry, "regions", list, where))
+    return replace(
+        said,
+        kept=kept,
+        words=take(entry, "words", str, where) if "words" in entry else None,
+        score=entry.get("score"),
+        logprob=entry.get("logprob"),
+        cut=take(entry, "cut", str, where) if "cut" in entry else "",
+        invalid=take(entry, "invalid", int, where) if "invalid" in entry else None,
+    )
+
+
+def _kept(row: Any, where: str) -> Region:
+    """One region as `_places` writes it."""
+    label = take(row, "label", str, where)
+    box = Box(*numbers(row["box"], 4, f"{where}: box")) if "box" in row else None
+    quad = None
+    if "quad" in row:
+        a, b, c, d = _points(row["quad"], 4, f"{where}: quad")
+        quad = a, b, c, d
+    rings = take(row, "polygons", list, where) if "polygons" in row else []
+    return Region(label, box, quad, tuple(_points(ring, None, f"{where}: polygons") for ring in rings))
+
+
+def _points(row: Any, count: int | None, where: str) -> Polygon:
+    if not isinstance(row, list) or (count is not None and len(row) != count):
+        raise BadRecord(f"{where} is {row!r:.60}; {count or 'a list of'} points x, y are needed")
+    return tuple(Point(*numbers(point, 2, where)) for point in row)
 
 
 def _is_score(value: Any) -> bool:

@@ -15,6 +15,7 @@ from openflorence.contract.tasks import find_task
 from openflorence.errors import BadConfig, BadImage, BadPrompt, BadRecord
 from openflorence.evaluation.transcript import ask_all, claim_folder, read_answers, read_transcript
 from openflorence.model.predict import Request
+from tests.hearing import said
 
 SIZE = (1000, 1000)  # a bin is a pixel
 RAW = "café<loc_10><loc_20><loc_110><loc_120><loc_1><loc_2>"
@@ -36,7 +37,7 @@ class Told:
 
 
 def detected(request: Request) -> Any:
-    return read_answer(RAW, "detect", SIZE, truncated=True, location_logprobs=[-0.5] * 6)
+    return read_answer(RAW, "detect", SIZE, truncated=True, said=said(RAW, -0.5, 0.0))
 
 
 def requests(count: int) -> list[tuple[str, Request]]:
@@ -58,6 +59,85 @@ def test_an_answer_reads_back_as_it_was_given(tmp_path):
     row = json.loads(path.read_text("utf-8"))
     assert (row["key"], row["task"], row["text"], row["truncated"], row["invalid"]) == ("q0", "detect", RAW, True, 1)
     assert "café" in path.read_text("utf-8")
+
+
+def kept_and_read(tmp_path: Path, given: Any) -> tuple[Any, dict[str, Any]]:
+    """An answer through the file, and its line."""
+    path = tmp_path / "answers.jsonl"
+    ask_all(Told(lambda request: given), [("q", Request("0.png", given.task))], path)
+    (told,) = read_transcript(path).values()
+    return told.answer(given.task, given.image_wh), json.loads(path.read_text("utf-8"))
+
+
+def test_what_cut_an_answer_and_how_sure_it_is_read_back(tmp_path):
+    text = read_answer("a red car", "caption", SIZE, truncated=True, said=said("a red car", 0.0, -0.3))
+    given = replace(text, cut="tokens", logprob=-1.7)
+    assert given.score == pytest.approx(0.7408, abs=1e-4)  # exp(-0.3)
+    assert kept_and_read(tmp_path, given)[0] == given
+
+
+RING = "<loc_1><loc_2><loc_30><loc_4><loc_50><loc_60>"
+MOVED = (Region("dog", box=Box(1.25, 2.0, 3.1, 4.0)), Region("", box=Box(0.0, 0.0, 9.0, 1 / 3)))
+LINE = Point(1.1, 2.0), Point(3.0, 4.5), Point(5.0, 6.0), Point(7.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "raw", "regions"),
+    [
+        ("detect", RAW, MOVED),  # as of tiles
+        ("detect", RAW, ()),
+        ("propose", "<loc_1><loc_2><loc_3><loc_4>", MOVED[1:]),
+        ("ground", RAW, MOVED[:1]),  # a region that was said twice, left out
+        ("read_regions", "café", (Region("café", quad=LINE),)),
+        ("segment", RING, (Region(polygons=(LINE[:3], LINE)),)),
+        ("find", f"dog<poly>{RING}</poly>", (Region("dog", polygons=(LINE[:3],)), *MOVED)),
+    ],
+)
+def test_regions_that_the_text_does_not_spell_read_back(tmp_path, task, raw, regions):
+    scored = tuple(replace(one, score=0.5, label_score=0.25, place_score=place) for place, one in enumerate(regions))
+    given = replace(read_answer(raw, task, SIZE), regions=scored, text="of the whole picture", invalid=3)
+    found, row = kept_and_read(tmp_path, given)
+    assert found == given
+    assert len(row["regions"]) == len(regions)
+
+
+def test_a_line_says_regions_once(tmp_path):
+    # Reading the text again gives them: a second copy could only differ.
+    _, row = kept_and_read(tmp_path, detected(requests(1)[0][1]))
+    assert set(row) == {
+        *("key", "task", "text", "truncated", "invalid", "score", "image_wh"),
+        *("scores", "label_scores", "place_scores"),
+    }
+
+
+def test_a_line_of_an_earlier_version_reads_as_it_did(tmp_path):
+    # As written before places had scores of their own.
+    old = {"key": "q", "task": "detect", "text": RAW, "truncated": True, "invalid": 1, "scores": [0.5]}
+    path = write(tmp_path / "a.jsonl", old | {"image_wh": list(SIZE)})
+    answer = read_transcript(path)["q"].answer(find_task("detect"), SIZE)
+    (region,) = read_answer(RAW, "detect", SIZE).regions
+    assert answer.regions == (replace(region, score=0.5),)
+    assert (answer.truncated, answer.invalid, answer.score, answer.cut) == (True, 1, None, "")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"regions": [{"label": "x", "box": [1, 2, 3]}]}, "box"),
+        ({"regions": [{"box": [1, 2, 3, 4]}]}, "has no 'label'"),
+        ({"regions": [{"label": "x", "quad": [[1, 2]]}]}, "quad"),
+        ({"regions": [{"label": "x", "polygons": [[1, 2]]}]}, "polygons"),
+        ({"regions": "none"}, "'regions' is 'none'"),
+        ({"score": "high"}, "score is 'high'"),
+        ({"label_scores": [True]}, "label_scores"),
+        ({"words": 5}, "'words' is 5"),
+        ({"invalid": "many"}, "'invalid' is 'many'"),
+    ],
+)
+def test_a_line_of_ours_that_was_changed_is_named(tmp_path, changed, words):
+    path = write(tmp_path / "a.jsonl", {"key": "q", "text": RAW, "image_wh": [10, 10]} | changed)
+    with pytest.raises(BadRecord, match=r"a\.jsonl:1.*" + words):
+        read_transcript(path)
 
 
 def test_every_answer_is_in_the_file_before_the_next_is_asked(tmp_path):
