@@ -25,17 +25,19 @@ ROOT = Path(__file__).resolve().parents[1]
 # A file imports only what stands before it: rooms above its own, and files before it in its own room.
 # Put a new file where it belongs; a file that is not here fails.
 HOUSE = {
-    "contract": "tasks shapes locations drawing regions published prompts answers spelling grammar lines rings merging records",
+    "contract": "tasks shapes locations drawing regions published prompts answers spelling grammar lines rings merging "
+    "records",
     "model": "config tokenizer sources images listing files linear davit seq2seq florence fast settings layouts "
-    "calibration checkpoint hub doctor adapter_files adapters search decode presence tiles predict",
+    "calibration checkpoint hub doctor adapter_files adapters search decode asking runner presence tiles longer flow "
+    "streaming predict",
     "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
     "coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget "
     "wording augment mixture",
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
-    "scoring heldout drawn transcript official official_regions marking marking_regions benchmarks drawn_file paper "
-    "compare charts calibrate look pages gallery report runs",
+    "scoring heldout drawn absent transcript official official_regions marking marking_regions benchmarks "
+    "drawn_file paper compare charts look pages gallery report calibrate runs",
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",
