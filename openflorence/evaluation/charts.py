@@ -1,6 +1,6 @@
 """Charts as SVG that stands in a page: no scripts, no fonts, colours by classes that the page sets for day and night.
 
-Also calibration: how often answers of a certainty are right. Lengths in a chart are in its own units, which are pixels
+Also reliability: how often answers of a certainty are right. Lengths in a chart are in its own units, which are pixels
 when it is shown at its size.
 """
 
@@ -27,7 +27,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Reliability:
     """Scores against what became of them."""
 
     bins: tuple[Bin, ...]
@@ -35,7 +35,7 @@ class Calibration:
     error: float | None  # expected calibration error in 0..1; None without any score
 
 
-def calibrate(confidences: NDArray[np.float64], bins: int = BINS) -> Calibration:
+def reliability(confidences: NDArray[np.float64], bins: int = BINS) -> Reliability:
     """Compare scores with how often they were right.
 
     confidences  (n, 2): a score in 0..1, and 1 where the answer was right or 0 where not; rows with NaN are left out.
@@ -50,7 +50,7 @@ def calibrate(confidences: NDArray[np.float64], bins: int = BINS) -> Calibration
         score, right = (float(v) for v in inside.mean(axis=0)) if len(inside) else (None, None)
         found.append(Bin(place / bins, (place + 1) / bins, len(inside), score, right))
     gaps = [one.n * abs(one.score - one.right) for one in found if one.score is not None and one.right is not None]
-    return Calibration(tuple(found), len(rows), sum(gaps) / len(rows) if len(rows) else None)
+    return Reliability(tuple(found), len(rows), sum(gaps) / len(rows) if len(rows) else None)
 
 
 # ---- the reliability diagram
@@ -58,20 +58,20 @@ def calibrate(confidences: NDArray[np.float64], bins: int = BINS) -> Calibration
 _SIDE, _LEFT, _TOP, _COUNTS = 240, 44, 12, 56  # of the square, its margins, and the height of the counts below
 
 
-def reliability_svg(calibration: Calibration) -> str:
+def reliability_svg(measured: Reliability) -> str:
     """Draw how often answers are right over their score, with the counts below; on the diagonal they are honest."""
     bottom = _TOP + _SIDE
     width, height = _LEFT + _SIDE + 12, bottom + 30 + _COUNTS + 26
     parts = [_line(_LEFT + t * _SIDE / 4, _TOP, _LEFT + t * _SIDE / 4, bottom, "grid") for t in range(5)]
     parts += [_line(_LEFT, _TOP + t * _SIDE / 4, _LEFT + _SIDE, _TOP + t * _SIDE / 4, "grid") for t in range(5)]
-    most = max((one.n for one in calibration.bins), default=0)
+    most = max((one.n for one in measured.bins), default=0)
     floor = bottom + 30 + _COUNTS
-    for one in calibration.bins:
+    for one in measured.bins:
         parts += _bin_marks(one, most, bottom, floor)
     parts.append(_line(_LEFT, bottom, _LEFT + _SIDE, _TOP, "ideal"))
     dots = [
         (_LEFT + one.score * _SIDE, bottom - one.right * _SIDE)
-        for one in calibration.bins
+        for one in measured.bins
         if one.score is not None and one.right is not None
     ]
     parts.append(f'<polyline class="curve" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in dots)}"/>')
@@ -83,7 +83,7 @@ def reliability_svg(calibration: Calibration) -> str:
     parts.append(_text(_LEFT - 6, floor, "0", "end"))
     parts.append(_line(_LEFT, floor, _LEFT + _SIDE, floor, "axis"))
     parts.append(_text(_LEFT + _SIDE / 2, floor + 18, "score, % (above: right, %; below: how many)", "middle"))
-    words = f"Reliability diagram of {calibration.n:,} scores"
+    words = f"Reliability diagram of {measured.n:,} scores"
     return _svg(width, height, parts, words, "chart")
 
 

@@ -159,7 +159,7 @@ def evaluate_records(
     tallies = {task.name: Tally(len(chosen)) for task in asked}
     boxes: dict[int, tuple[Posed, Answer]] = {}
     skipped: set[int] = set()
-    for posed, answer in _answers(florence, chosen, root, asked, options, advance):
+    for posed, answer in ask_records(florence, chosen, root, asked, options, advance):
         if isinstance(answer, BadImage) or (isinstance(answer, Answer) and answer.image_wh != posed.record.image_wh):
             skipped.add(posed.row)
             continue
@@ -233,7 +233,7 @@ def pose_records(record: Record, row: int, tasks: Sequence[Task]) -> Iterator[Po
 POLICY = Policy()
 
 
-def _answers(
+def ask_records(
     florence: Answerer,
     records: Sequence[Record],
     root: Path,
@@ -241,7 +241,12 @@ def _answers(
     options: AskOptions,
     advance: Callable[[], object] | None,
 ) -> Iterator[tuple[Posed, Answer | OpenFlorenceError]]:
-    """Answer the questions record by record; those about one image stand side by side, so it is encoded once."""
+    """Ask what records can pose, record by record; questions about one image stand side by side: it is encoded once.
+
+    tasks     what may be asked.
+    advance   called once an image.
+    returns   each question with its answer, or with the error that stands in its place.
+    """
     waiting: deque[Posed] = deque()
 
     def requests() -> Iterator[Request]:

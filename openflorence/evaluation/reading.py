@@ -45,9 +45,7 @@ def score_words(predicted: Sequence[Region], true: Sequence[Region], rule: Readi
     """
     if rule not in READING_RULES:
         raise BadConfig(f"rule of reading is {rule!r}; allowed: {', '.join(READING_RULES)}")
-    asked = [region for region in true if region.label.strip() != UNREADABLE]
-    unasked = [region for region in true if region.label.strip() == UNREADABLE]
-    judged = [one for one in predicted if not any(_covered(one, other) > LEAST for other in unasked)]
+    judged, asked = words_to_judge(predicted, true)
     overlap = _overlaps(judged, asked)
     if rule == "icdar2015":
         placed = _first_come(overlap)
@@ -61,6 +59,13 @@ def score_words(predicted: Sequence[Region], true: Sequence[Region], rule: Readi
         "recall": Parts(right, len(asked)),
         "f1_unread": f1_parts(len(placed), len(judged), len(asked)),
     }
+
+
+def words_to_judge(predicted: Sequence[Region], true: Sequence[Region]) -> tuple[list[Region], list[Region]]:
+    """Leave out true words that are not to be read, and predictions that lie by more than half in one of them."""
+    asked = [region for region in true if region.label.strip() != UNREADABLE]
+    unasked = [region for region in true if region.label.strip() == UNREADABLE]
+    return [one for one in predicted if not any(_covered(one, other) > LEAST for other in unasked)], asked
 
 
 def _overlaps(predicted: Sequence[Region], true: Sequence[Region]) -> NDArray[np.float64]:

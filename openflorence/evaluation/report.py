@@ -9,9 +9,12 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from openflorence.data.problems import write_text
 from openflorence.errors import BadConfig
-from openflorence.evaluation.charts import calibrate, ends_of, interval_svg, others_svg, reliability_svg
+from openflorence.evaluation.charts import ends_of, interval_svg, others_svg, reliability, reliability_svg
 from openflorence.evaluation.compare import Comparison, signed, span
 from openflorence.evaluation.figures import percent
 from openflorence.evaluation.gallery import furthest_apart, worst_and_best
@@ -251,7 +254,7 @@ def _benchmark(one: Results, title: str, pictures: int) -> list[Piece]:
         pieces.append(Table(head, rows, frozenset({1}), frozenset({3})))
     for name, table in one.tables.items():
         pieces += [Heading(f"By {called(name)}", 3), _breakdown(called(name), table)]
-    return [*pieces, *_calibration(one), *worst_and_best(one, pictures)]
+    return [*pieces, *reliability_pieces(one.confidences, "Calibration of the scores"), *worst_and_best(one, pictures)]
 
 
 def _about(one: Results) -> list[tuple[str, str]]:
@@ -280,21 +283,26 @@ def _breakdown(name: str, table: Mapping[str, Figure]) -> Table:
     return Table((name, "value", "±", "judged"), rows, sortable=True)
 
 
-def _calibration(one: Results) -> list[Piece]:
-    calibration = calibrate(one.confidences)
-    if calibration.error is None:
+def reliability_pieces(confidences: NDArray[np.float64], title: str) -> list[Piece]:
+    """Give the reliability diagram of some scores with its table and its error; nothing without any score.
+
+    confidences  as `reliability` takes them.
+    title        of the heading above.
+    """
+    measured = reliability(confidences)
+    if measured.error is None:
         return []
     rows: list[list[str | Cell]] = [
         [f"{each.low:.1f} to {each.high:.1f}", f"{each.n:,}", percent(each.score), percent(each.right)]
-        for each in calibration.bins
+        for each in measured.bins
         if each.n
     ]
     words = (
-        f"Expected calibration error: {percent(calibration.error)} points over {calibration.n:,} scores. Scores that "
+        f"Expected calibration error: {percent(measured.error)} points over {measured.n:,} scores. Scores that "
         "are honest lie on the diagonal: of the answers scored 0.8, eighty in a hundred are right."
     )
     table = Table(("score", "answers", "mean score", "right"), rows)
-    return [Heading("Calibration of the scores", 3), Words(words), Chart(reliability_svg(calibration), table)]
+    return [Heading(title, 3), Words(words), Chart(reliability_svg(measured), table)]
 
 
 def finite(value: float | None) -> float | None:

@@ -20,7 +20,7 @@ from openflorence.data.truth import ask
 from openflorence.data.world import draw_scene
 from openflorence.errors import BadConfig, BadImage
 from openflorence.evaluation.captions import measure_captions
-from openflorence.evaluation.charts import calibrate, ends_of, interval_svg
+from openflorence.evaluation.charts import ends_of, interval_svg, reliability
 from openflorence.evaluation.compare import compare
 from openflorence.evaluation.gallery import data_uri, worst_and_best
 from openflorence.evaluation.metrics import Figure
@@ -456,12 +456,12 @@ def test_a_reader_never_sees_half_a_report(tmp_path, monkeypatch):
 def test_the_calibration_error_by_hand():
     # Two scores of 0.85, one right: 0.35 apart. Two of 0.15, none right: 0.15 apart. Each half of the scores.
     rows = np.array([[0.85, 1], [0.85, 0], [0.15, 0], [0.15, 0]])
-    calibration = calibrate(rows)
-    assert calibration.error == pytest.approx(0.25)
-    assert [(one.low, one.n, one.right) for one in calibration.bins if one.n] == [(0.1, 2, 0.0), (0.8, 2, 0.5)]
-    assert calibrate(np.array([[1.0, 1.0], [0.0, 0.0]])).error == 0.0  # the ends belong to the last and first bin
-    assert calibrate(np.zeros((0, 2))).error is None
-    assert calibrate(np.array([[np.nan, 1.0], [0.5, 1.0]])).n == 1
+    measured = reliability(rows)
+    assert measured.error == pytest.approx(0.25)
+    assert [(one.low, one.n, one.right) for one in measured.bins if one.n] == [(0.1, 2, 0.0), (0.8, 2, 0.5)]
+    assert reliability(np.array([[1.0, 1.0], [0.0, 0.0]])).error == 0.0  # the ends belong to the last and first bin
+    assert reliability(np.zeros((0, 2))).error is None
+    assert reliability(np.array([[np.nan, 1.0], [0.5, 1.0]])).n == 1
 
 
 def test_the_reliability_diagram_stands_beside_its_numbers(tmp_path):
