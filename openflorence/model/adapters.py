@@ -297,9 +297,10 @@ def load_adapter(network: Network, folder: str | Path) -> Adapter:
 def apply_adapter(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
     """Load the adapter of a folder into a checkpoint and merge it; the checkpoint then says so.
 
+    returns   without calibration: that of the base is not what scores of other weights are worth.
     raises    as load_adapter and merge_adapter.
     """
     adapter = load_adapter(checkpoint.network, folder)
     merge_adapter(checkpoint.network)
     checkpoint.network.requires_grad_(True)  # as after loading without
-    return replace(checkpoint, adapter=adapter.folder)
+    return replace(checkpoint, adapter=adapter.folder, calibration=None)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from openflorence.errors import BadCheckpoint, BadConfig
+from openflorence.model.calibration import FILE as CALIBRATION_FILE
+from openflorence.model.calibration import Calibration, read_calibration, write_calibration
 from openflorence.model.config import FlorenceConfig, Layout, native_rows, with_vocab
 from openflorence.model.files import find_weights, read_tensors, replace_files, write_tensors
 from openflorence.model.florence import Network, cosine_table
@@ -37,6 +39,7 @@ class Checkpoint:
     folder: Path
     stored: str  # number type of the weights in the file: "float32", "float16" or "bfloat16"
     adapter: Path | None = None  # folder of the adapter that was merged into the network, if any
+    calibration: Calibration | None = None  # what its scores are worth; None: they stay raw
 
     @property
     def filler_rows(self) -> int:
@@ -57,6 +60,7 @@ class Stored:
     text: Text
     network: Network  # shapes without numbers
     weights: dict[str, Tensor]
+    calibration: Calibration | None = None
 
     @property
     def dtype(self) -> str:
@@ -88,6 +92,7 @@ def load_checkpoint(
         layout=stored.layout,
         folder=stored.folder,
         stored=stored.dtype,
+        calibration=stored.calibration,
     )
 
 
@@ -98,11 +103,13 @@ def save_checkpoint(
     layout: Layout = "openflorence",
     dtype: torch.dtype | None = None,
     max_shard_bytes: int | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write a folder with all that is needed to load it again, here and, in its layout, in transformers.
 
     dtype            number type to store; the network's own unless given.
     max_shard_bytes  more weights than this are split over numbered files.
+    calibration      of these very weights. After training there is none yet, and one that the folder had is removed.
     raises           BadCheckpoint naming a weight that is not finite, or becomes so in `dtype`.
                      BadConfig when an adapter stands in the network, not merged.
     promise          an interrupted save leaves what was there: files are written beside it and renamed.
@@ -112,7 +119,7 @@ def save_checkpoint(
             "an adapter stands in this network: save_adapter writes it alone, merge_adapter makes the network whole"
         )
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    write_folder(weights, network.config, text, Path(folder), layout, dtype, max_shard_bytes)
+    write_folder(weights, network.config, text, Path(folder), layout, dtype, max_shard_bytes, calibration)
 
 
 def convert(
@@ -128,6 +135,7 @@ def convert(
     raises    BadCheckpoint or BadConfig when the source cannot be read exactly.
     promise   every weight of the network is the same, bit for bit, and stays so on the way back. What is not: rows
               that belong to no vocabulary entry. Leaving the transformers layout drops them, entering it adds them.
+              A calibration goes with the weights.
     """
     if Path(source).resolve() == Path(target).resolve():
         raise BadCheckpoint(f"{source} cannot be converted into itself: give another folder")
@@ -136,7 +144,7 @@ def convert(
     if stored.layout == "transformers" and layout != "transformers":
         weights[EMBED] = weights[EMBED][: stored.text.size]
         config = with_vocab(config, stored.text.size)
-    write_folder(weights, config, stored.text, Path(target), layout, dtype, max_shard_bytes)
+    write_folder(weights, config, stored.text, Path(target), layout, dtype, max_shard_bytes, stored.calibration)
 
 
 def write_folder(
@@ -147,6 +155,7 @@ def write_folder(
     layout: Layout,
     dtype: torch.dtype | None,
     max_shard_bytes: int | None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write weights under our names, and all that goes with them, into a folder of any layout."""
     cast = {name: cast_exactly(name, tensor, dtype) for name, tensor in weights.items()}
@@ -156,8 +165,10 @@ def write_folder(
     def write(fresh: Path) -> None:
         write_settings(config, text, fresh, layout, dtype_name(cast[EMBED]))
         write_tensors(renamed, fresh, max_shard_bytes)
+        if calibration is not None:
+            write_calibration(calibration, fresh)
 
-    replace_files(folder, write)
+    replace_files(folder, write, outdated=[CALIBRATION_FILE])
 
 
 def cast_exactly(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -207,7 +218,16 @@ def read_folder(folder: Path) -> Stored:
         )
     network = empty_network(config)
     weights = rename_to_ours(tensors, layout, config, network)
-    return Stored(folder=folder, layout=layout, config=config, text=text, network=network, weights=weights)
+    calibration = read_calibration(folder)
+    return Stored(
+        folder=folder,
+        layout=layout,
+        config=config,
+        text=text,
+        network=network,
+        weights=weights,
+        calibration=calibration,
+    )
 
 
 def layout_of(keys: Iterable[str]) -> Layout:

@@ -58,5 +58,9 @@ def _vocabulary(folder: Path) -> list[str]:
 
 
 def _verdict(folder: Path) -> list[str]:
-    read_folder(folder)
-    return ["loads: yes, every key and shape fits"]
+    calibration = read_folder(folder).calibration
+    lines = ["loads: yes, every key and shape fits"]
+    if calibration is not None:
+        about = ", ".join(filter(None, (calibration.data, calibration.date)))
+        lines.append(f"scores: calibrated on {about}, for {', '.join(calibration.fits) or 'no task'}")
+    return lines

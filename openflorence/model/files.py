@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +147,13 @@ def write_json(value: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
+def replace_files(folder: Path, write: Callable[[Path], None], outdated: Collection[str] = ()) -> None:
     """Let `write` fill an empty folder beside `folder`, then move its files in by renaming.
 
     An interrupted write leaves what was there. Safetensors files of an earlier save that the new one does not have
     are removed, since a loader would prefer them; every other file of the folder stays.
+
+    outdated  names of files that say something about the weights that were there: they go before any file moves in.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
@@ -159,6 +161,8 @@ def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
         write(fresh)
         names = {item.name for item in fresh.iterdir()}
         stale = {item.name for item in folder.glob("model*.safetensors")} | {INDEX}
+        for name in outdated:
+            (folder / name).unlink(missing_ok=True)
         for name in sorted(names):
             os.replace(fresh / name, folder / name)
         for name in stale - names:
