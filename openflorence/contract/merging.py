@@ -159,7 +159,8 @@ def _clusters(views: list[_View], task: Task, least: float) -> list[list[_View]]
 
     A crop has at most one member in a cluster: it told its own regions apart.
     """
-    priced = [(_agreement(views[i], views[j]), i, j) for i, j in _candidates(views, task)]
+    pairs = [(i, j) for i, j in _overlapping(views) if _may_be_one(views[i], views[j], task)]
+    priced = [(_agreement(views[i], views[j]), i, j) for i, j in pairs]
     home = {place: place for place in range(len(views))}  # view -> its cluster
     members = {place: [place] for place in range(len(views))}
     for agreed, i, j in sorted(priced, key=lambda one: (-one[0], *one[1:])):
@@ -174,21 +175,20 @@ def _clusters(views: list[_View], task: Task, least: float) -> list[list[_View]]
     return [[views[place] for place in sorted(members[first])] for first in sorted(members)]
 
 
-def _candidates(views: list[_View], task: Task) -> list[tuple[int, int]]:
-    """Pairs from different crops that overlap and have one label.
-
-    Text may be read differently where it is cut, and a description says what shows: "small" is by the size of a crop.
-    """
+def _overlapping(views: list[_View]) -> list[tuple[int, int]]:
+    """Pairs from different crops whose upright bounds overlap."""
     if not views:
         return []
     bounds, part = np.array([view.bounds for view in views]), np.array([view.part for view in views])
     low = np.maximum(bounds[:, None, :2], bounds[None, :, :2])
     high = np.minimum(bounds[:, None, 2:], bounds[None, :, 2:])
     near = (low < high).all(axis=2) & (part[:, None] < part[None])
-    pairs = [(int(i), int(j)) for i, j in np.argwhere(near)]
-    if task.form == "quads" or task.name == "dense_caption":
-        return pairs
-    return [(i, j) for i, j in pairs if _name(views[i]) == _name(views[j])]
+    return [(int(i), int(j)) for i, j in np.argwhere(near)]
+
+
+def _may_be_one(one: _View, other: _View, task: Task) -> bool:
+    """Equal labels. But text may be read differently where it is cut, and "small" in a description is by the crop."""
+    return task.form == "quads" or task.name == "dense_caption" or _name(one) == _name(other)
 
 
 def _name(view: _View) -> str:
@@ -220,13 +220,14 @@ def _fragments(views: list[_View], task: Task, members: dict[int, list[int]]) ->
     """Name the clusters of one view that is a part of what another crop shows.
 
     Of boxes and outlines only where it is cut, and where that crop's region has no other partner in this one: small
-    things may stand before large ones of their kind. Text does not stand before text.
+    things may stand before large ones. The labels may differ: half of a thing looks like another thing. (nano in 4 x 4
+    tiles of six scenes: with equal labels only, F1 58.0 in place of 65.3.) Text does not stand before text.
     """
     text = task.form == "quads"
     alone = {first for first, places in members.items() if len(places) == 1}
     crops = {place: {views[i].part for i in places} for places in members.values() for place in places}
     lost = set()
-    for pair in _candidates(views, task):
+    for pair in _overlapping(views):
         part, whole = sorted(pair, key=lambda place: _area(views[place].bounds))
         free = text or (any(views[part].cut) and views[part].part not in crops[whole])
         if part in alone and free and _covered(views[part], views[whole]) >= (_COVERED_TEXT if text else _COVERED):

@@ -151,6 +151,15 @@ def test_a_sliver_that_is_placed_badly_is_still_a_part():
     assert merge_crops([answer(LEFT, [whole]), answer(RIGHT, [part])], WH).regions == (whole,)
 
 
+def test_half_of_a_thing_yields_whatever_it_is_called():
+    whole, half = Region("cat", box=Box(30, 10, 65, 30), score=0.3), Region("cup", box=Box(50, 10, 65, 30), score=0.8)
+    assert merge_crops([answer(LEFT, [whole]), answer(RIGHT, [half])], WH).regions == (whole,)
+    # But what the right crop tells from the cat stands before it; in the left crop it was missed.
+    both = answer(RIGHT, [replace(whole, box=Box(50, 10, 65, 30)), Region("cup", box=Box(50, 12, 58, 20))])
+    merged = merge_crops([answer(LEFT, [whole]), both], WH)
+    assert [region.label for region in merged.regions] == ["cat", "cup"]
+
+
 def test_equal_places_with_other_names_stay_two():
     box = Box(52, 10, 68, 30)
     parts = [answer(LEFT, [Region("car", box=box)]), answer(RIGHT, [Region("tree", box=box)])]
