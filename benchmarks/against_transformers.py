@@ -30,10 +30,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from openflorence.model.checkpoint import rename_to_ours
 from openflorence.model.config import BASE, NANO, FlorenceConfig, read_config, with_vocab, write_config
-from openflorence.model.decode import DecodeSettings, decode
+from openflorence.model.decode import decode
 from openflorence.model.fast import FastDecoder
 from openflorence.model.florence import Network
 from openflorence.model.linear import PackedLinear
+from openflorence.model.search import DecodeSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT_TOKENS = 10

@@ -20,9 +20,11 @@ from openflorence.contract.answers import CONTROLS
 from openflorence.contract.locations import bins_to_box, spell_all
 from openflorence.contract.regions import Answer
 from openflorence.contract.tasks import Task, find_task
+from openflorence.model.asking import Question
 from openflorence.model.checkpoint import Checkpoint
-from openflorence.model.decode import Decoded
-from openflorence.model.predict import AskOptions, Florence, Question, Request, load
+from openflorence.model.predict import AskOptions, Florence, Request, load
+from openflorence.model.runner import Runner
+from openflorence.model.search import Decoded
 
 FILE = Path(__file__).parent / "golden" / "published.json"
 VARIABLE = "OPENFLORENCE_WEIGHTS"
@@ -64,17 +66,19 @@ class Said:
 
 
 class Listening(Florence):
-    """Keeps what an Answer does not: the ids. In the order of the requests, as long as they are searched alike."""
+    """Keeps what an Answer does not: the ids. In the order in which answers end."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
         self.heard: list[Said] = []
+        self.runner.read = self._hear  # type: ignore[method-assign]
 
-    def _read(self, question: Question, decoded: Decoded) -> Answer:
-        answer = super()._read(question, decoded)
+    def _hear(self, question: Question, decoded: Decoded) -> Answer:
+        answer = Runner.read(self.runner, question, decoded)
         text = self.checkpoint.config.text
-        assert question.settings.forced_bos is not None  # Decoded leaves it out; the recordings have it
-        ids = (text.decoder_start, question.settings.forced_bos, *decoded.ids, text.eos)
+        bos = question.job.settings.forced_bos
+        assert bos is not None  # Decoded leaves it out; the recordings have it
+        ids = (text.decoder_start, bos, *decoded.ids, text.eos)
         self.heard.append(Said(answer, ids, self.checkpoint.text.decode(ids)))
         return answer
 
@@ -146,8 +150,8 @@ def ask(model: Listening, goldens: Sequence[Golden], pictures: Mapping[str, Imag
     options = AskOptions(decoding="published", max_tokens=max_tokens)
     model.heard.clear()
     answers = list(model.predict_many(requests, options, batch=len(requests)))
-    assert [said.answer for said in model.heard] == answers
-    return list(model.heard)
+    place = {id(answer): place for place, answer in enumerate(answers)}  # heard as they ended, not as they were asked
+    return sorted(model.heard, key=lambda said: place[id(said.answer)])
 
 
 def batches(goldens: Sequence[Golden]) -> Iterator[tuple[str, list[Golden]]]:

@@ -17,8 +17,9 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from openflorence.contract.locations import (
     BINS,
@@ -46,6 +47,17 @@ _CONTROL = re.compile("|".join(CONTROLS))
 _LOCATION = re.compile("<loc_([0-9]+)>")
 _BOX_BINS, _QUAD_BINS = 4, 8
 _SMALLEST_RING = 3  # vertices
+
+
+class Said(NamedTuple):
+    """A stretch of an answer as it was decoded: a run of words, one location, or one marker."""
+
+    kind: Literal["words", "location", "marker"]
+    logprob: float  # summed over its tokens
+    tokens: int = 1
+    mass: float | None = None  # of a location: probability of the bins around it, itself included
+    spread: float | None = None  # of these, standard deviation in bins
+    bin: float | None = None  # where to put it, if not at the centre of its bin: a place between bins
 
 
 def write_answer(answer: Answer) -> str:
@@ -83,7 +95,7 @@ def read_answer(
     truncated: bool = False,
     image: Any = None,
     published: bool = False,
-    location_logprobs: Sequence[float] | None = None,
+    said: Sequence[Said] | None = None,
 ) -> Answer:
     """Read what the network said; never raises on what a network can say, and never gives an impossible box.
 
@@ -91,8 +103,8 @@ def read_answer(
     image_wh           width and height in pixels of the upright original.
     input              what was asked with the task, to be kept in the answer; so are `truncated` and `image`.
     published          read exactly as the published parser does, losses included; nothing is counted as invalid.
-    location_logprobs  log-probability of each location token in turn; a region's score is exp of the mean of its own.
-                       No region gets a score if the text does not hold exactly as many location tokens.
+    said               the same answer in stretches, with what the decoder thought of each: gives every score. There
+                       are none if the text does not part into these stretches.
     """
     task = find_task(task)
     answer = Answer(task, image_wh, raw=_CONTROL.sub("", raw), truncated=truncated, input=input, image=image)
@@ -103,18 +115,43 @@ def read_answer(
         return replace(answer, regions=regions, text=join_labels(regions, task))
     if task.form == "text":
         text, invalid = _read_text(answer.raw, task)
-        return replace(answer, text=text, invalid=invalid)
+        return replace(answer, text=text, invalid=invalid, score=_mean_probability(said or ()))
+    pieces = _PIECE.split(answer.raw)
     reader = _Reader(task.form, image_wh)
-    for place, piece in enumerate(_PIECE.split(answer.raw)):
-        reader.take(piece, is_text=place % 2 == 0)
+    for place, (piece, heard) in enumerate(zip(pieces, _hear(pieces, said), strict=True)):
+        reader.take(piece, heard, is_text=place % 2 == 0)
     reader.finish()
     regions = tuple(reader.regions)
-    if location_logprobs is not None and len(location_logprobs) == reader.seen:
-        regions = tuple(
-            replace(region, score=math.exp(fmean(location_logprobs[place] for place in places)))
-            for region, places in zip(regions, reader.places, strict=True)
-        )
-    return replace(answer, regions=regions, text=join_labels(regions, task), invalid=reader.invalid)
+    return replace(
+        answer,
+        regions=regions,
+        text=join_labels(regions, task),
+        invalid=reader.invalid,
+        score=_mean_probability(said or ()),
+    )
+
+
+def _hear(pieces: Sequence[str], said: Sequence[Said] | None) -> list[list[Said]]:
+    """Give each piece of a text its stretches; none at all when they are not those of this text."""
+    silence: list[list[Said]] = [[] for _ in pieces]
+    if said is None:
+        return silence
+    kinds = [
+        "words" if place % 2 == 0 else "location" if "<loc_" in one else "marker" for place, one in enumerate(pieces)
+    ]
+    counts = [
+        one.count("<loc_") if kind == "location" else int(bool(one)) for one, kind in zip(pieces, kinds, strict=True)
+    ]
+    if [one.kind for one in said] != [kind for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]:
+        return silence
+    stretches = iter(said)
+    return [list(islice(stretches, count)) for count in counts]
+
+
+def _mean_probability(said: Sequence[Said]) -> float | None:
+    """Geometric mean of the probabilities of all tokens; None when nothing was said."""
+    tokens = sum(one.tokens for one in said)
+    return math.exp(sum(one.logprob for one in said) / tokens) if tokens else None
 
 
 def join_labels(regions: Iterable[Region], task: Task) -> str:
@@ -193,17 +230,17 @@ class _Reader:
     waiting: bool = False  # the label has named nothing yet
     inside: bool = False  # between <poly> and </poly>
     rings: list[Polygon] = field(default_factory=list)
-    ring_places: list[int] = field(default_factory=list)
-    seen: int = 0  # location tokens so far
-    places: list[list[int]] = field(default_factory=list)  # which location tokens made each region
+    ring_heard: list[Said] = field(default_factory=list)
+    named: Said | None = None  # the label as it was said
 
-    def take(self, piece: str, *, is_text: bool) -> None:
+    def take(self, piece: str, heard: Sequence[Said], *, is_text: bool) -> None:
         """Read one piece: what stands between two marks, or a mark."""
         if is_text:
             if piece.strip():
                 self._name(piece.strip())
+                self.named = heard[0] if heard and self.label else None
         elif piece.startswith("<loc_"):
-            self._locate([self._bin(digits) for digits in _LOCATION.findall(piece)])
+            self._locate([self._bin(digits) for digits in _LOCATION.findall(piece)], heard)
         elif piece == "<sep>":
             if not self._in_polygon:
                 self._end_label()
@@ -243,40 +280,63 @@ class _Reader:
 
     def _end_label(self) -> None:
         self.invalid += self.waiting
-        self.label, self.waiting = "", False
+        self.label, self.waiting, self.named = "", False, None
 
     def _end_instance(self) -> None:
         if self.rings:
-            self.regions.append(Region(self.label, polygons=tuple(self.rings)))
-            self.places.append(self.ring_places)
+            self._add(Region(self.label, polygons=tuple(self.rings)), self.ring_heard)
         elif self.inside:
             self.invalid += 1
         self.waiting = self.waiting and not self.inside
-        self.rings, self.ring_places = [], []
+        self.rings, self.ring_heard = [], []
 
-    def _locate(self, bins: list[int]) -> None:
+    def _locate(self, bins: list[int], heard: Sequence[Said]) -> None:
         """Read one run of locations: a ring inside a polygon, otherwise as many boxes or quads as it holds."""
         self.waiting = False
-        places = list(range(self.seen, self.seen + len(bins)))
-        self.seen += len(bins)
         size = 2 if self._in_polygon else _QUAD_BINS if self.form == "quads" else _BOX_BINS
         whole = len(bins) // size * size
         self.invalid += whole < len(bins)
         if not self._in_polygon:
             for start in range(0, whole, size):
-                self.regions.append(self._place(bins[start : start + size]))
-                self.places.append(places[start : start + size])
+                part = slice(start, start + size)
+                self._add(self._place(bins[part], _exact(bins[part], heard[part])), heard[part])
         elif whole >= 2 * _SMALLEST_RING:
-            self.rings.append(bins_to_points(bins[:whole], self.image_wh))
-            self.ring_places += places[:whole]
+            self.rings.append(bins_to_points(_exact(bins[:whole], heard[:whole]), self.image_wh))
+            self.ring_heard += heard[:whole]
         else:
             self.invalid += whole == len(bins)
 
-    def _place(self, bins: list[int]) -> Region:
+    def _place(self, bins: Sequence[int], exact: Sequence[float]) -> Region:
         if self.form == "quads":
-            a, b, c, d = bins_to_points(bins, self.image_wh)
+            a, b, c, d = bins_to_points(exact, self.image_wh)
             return Region(self.label, quad=(a, b, c, d))
         x0, y0, x1, y1 = bins
         self.invalid += x1 < x0 or y1 < y0
-        ordered = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+        x0e, y0e, x1e, y1e = exact
+        ordered = min(x0e, x1e), min(y0e, y1e), max(x0e, x1e), max(y0e, y1e)
         return Region(self.label, box=bins_to_box(ordered, self.image_wh))
+
+    def _add(self, region: Region, places: Sequence[Said]) -> None:
+        """Keep a region, with its scores where they are known."""
+        self.regions.append(_scored(region, self.named, places, self.image_wh) if places else region)
+
+
+def _exact(bins: Sequence[int], heard: Sequence[Said]) -> Sequence[float]:
+    """Where the coordinates are, in bins: as they were said, or between bins where the decoder knew better."""
+    if not heard:
+        return bins
+    return [bin_ if one.bin is None else one.bin for bin_, one in zip(bins, heard, strict=True)]
+
+
+def _scored(region: Region, named: Said | None, places: Sequence[Said], image_wh: tuple[int, int]) -> Region:
+    label_score = None if named is None else math.exp(named.logprob)
+    place_score = math.exp(fmean(one.logprob for one in places))
+    sizes = [image_wh[i % 2] for i in range(len(places))]
+    spreads = [one.spread * size / BINS for one, size in zip(places, sizes, strict=True) if one.spread is not None]
+    return replace(
+        region,
+        score=place_score if label_score is None else label_score * place_score,
+        label_score=label_score,
+        place_score=place_score,
+        spread_px=tuple(spreads) if len(spreads) == len(places) else None,
+    )

@@ -25,6 +25,7 @@ from openflorence.contract.spelling import (
     EOS,
     FAR,
     LOCATION,
+    OTHER,
     POLY,
     SEP,
     WORD,
@@ -189,6 +190,25 @@ class Grammar:
             regions = state.regions + 1
             return State("full" if regions == self._max_regions else place, regions)
         return State(place, state.regions + (place == "end" and state.place == "bare 6"), state.x, state.y)
+
+    def cuts(self, state: State, token: int, left: int) -> Literal["", "tokens", "regions"]:
+        """Which limit alone keeps a token from coming next, if any does."""
+        allowed = self.allowed(state, left)
+        if not allowed.cut or self._permits(allowed, token):
+            return ""
+        if allowed.cut == "regions":
+            return "regions"
+        return "tokens" if self._permits(self.allowed(state, FAR), token) else ""
+
+    def _permits(self, allowed: Allowed, token: int) -> bool:
+        kind = self._kinds[token] if token < len(self._kinds) else OTHER
+        if kind == WORD:
+            listed = allowed.only is None or token in allowed.only
+            return allowed.words and listed and token not in allowed.barred
+        if kind == LOCATION:
+            low, high = allowed.locations or (1, 0)
+            return low <= token - self._location <= high
+        return token in allowed.markers
 
     def _work_out(self, state: State, left: int) -> Allowed:
         moves, label = self._moves[state.place], state.label or self._first

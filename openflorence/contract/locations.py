@@ -22,8 +22,8 @@ def to_bin(value_px: float, size_px: int) -> int:
     return min(max(math.floor(value_px / (size_px / BINS)), 0), BINS - 1)
 
 
-def to_px(bin_: int, size_px: int) -> float:
-    """Give the centre of a bin in pixels; to_bin gives the bin back at every image size."""
+def to_px(bin_: float, size_px: int) -> float:
+    """Give the centre of a bin in pixels, or a place between centres; to_bin gives a bin back at every image size."""
     return (bin_ + 0.5) * (size_px / BINS)
 
 
@@ -51,7 +51,7 @@ def box_to_bins(box_px: Sequence[float], image_wh: tuple[int, int]) -> Bins:
     return x0, y0, x1, y1
 
 
-def bins_to_box(bins: Sequence[int], image_wh: tuple[int, int]) -> Box:
+def bins_to_box(bins: Sequence[float], image_wh: tuple[int, int]) -> Box:
     """Give the box whose corners are the centres of four bins."""
     top_left, bottom_right = bins_to_points(bins, image_wh)
     return Box(*top_left, *bottom_right)
@@ -62,7 +62,7 @@ def points_to_bins(points_px: Iterable[Sequence[float]], image_wh: tuple[int, in
     return tuple(to_bin(value, size) for point in points_px for value, size in zip(point, image_wh, strict=True))
 
 
-def bins_to_points(bins: Sequence[int], image_wh: tuple[int, int]) -> tuple[Point, ...]:
+def bins_to_points(bins: Sequence[float], image_wh: tuple[int, int]) -> tuple[Point, ...]:
     """Give the points that lie at the centres of a run of bins; the run holds x and y of each point in turn."""
     width, height = image_wh
     pairs = zip(bins[0::2], bins[1::2], strict=True)

@@ -23,7 +23,10 @@ class Region:
     box: Box | None = None
     quad: Quad | None = None
     polygons: tuple[Polygon, ...] = ()  # one instance; several rings when it is cut in parts
-    score: float | None = None  # probability in 0..1; None when the decoder gave none
+    score: float | None = None  # how sure, in 0..1: of label and place together; None when the decoder gave none
+    label_score: float | None = None  # probability of the tokens of the label; None where there is no label
+    place_score: float | None = None  # geometric mean of its locations' probabilities: what the published code scores
+    spread_px: tuple[float, ...] | None = None  # standard deviation of each coordinate, in the order it is written
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -50,7 +53,10 @@ class Answer:
     text: str = ""  # the words: a caption, or the labels of the regions
     regions: tuple[Region, ...] = ()
     raw: str = ""  # the decoded text with location tokens, without <s>, </s>, <pad>
-    truncated: bool = False  # the token limit cut the answer
+    truncated: bool = False  # something cut the answer before the network ended it
+    cut: str = ""  # what cut it: "tokens", the limit of its length, or "regions", of their number; "" is not known
+    score: float | None = None  # how sure of the text: geometric mean of its tokens' probabilities; None if not known
+    logprob: float | None = None  # summed log-probability of all that was said, </s> included
     invalid: int = 0  # pieces of the raw text that could not be read, or boxes whose corners were swapped
     input: str | None = None  # what was asked with the task: the text, or the region as location tokens
     image: Any = field(default=None, repr=False, compare=False)  # PIL image the answer is about, for drawing
@@ -123,7 +129,9 @@ class Answer:
             "task": self.task.name,
             "input": self.input,
             "text": self.text,
+            "score": _score(self.score),
             "truncated": self.truncated,
+            "cut": self.cut,
             "regions": [_region_row(region) for region in self.regions],
         }
 
@@ -134,11 +142,17 @@ def _region_row(region: Region) -> dict[str, Any]:
 
     return {
         "label": region.label,
-        "score": None if region.score is None else round(region.score, 4),
+        "score": _score(region.score),
+        "label_score": _score(region.label_score),
+        "place_score": _score(region.place_score),
         "box": None if region.box is None else _rounded(region.box),
         "quad": None if region.quad is None else ring(region.quad),
         "polygons": [ring(polygon) for polygon in region.polygons] or None,
     }
+
+
+def _score(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _rounded(values_px: Iterable[float]) -> list[float]:

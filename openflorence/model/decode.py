@@ -1,328 +1,305 @@
-"""The ladder from encoder output to answer ids: prefill, one step, greedy, beams, sampling.
+"""From encoder output to answer ids: a running batch whose rows are slots.
 
     decoder = FastDecoder(network)                         # once a network, in eval mode; again after weights change
-    settings = DecodeSettings.for_task(network.config.text, "detect")      # or .published(network.config.text)
     memory, mask = network.encode(image_tokens, prompt_ids, prompt_mask)
     answers = decode(decoder, memory, mask, settings)      # list[Decoded], one a request, in order
 
-Requests of one call may have prompts of any length (padding under `mask`); each gets the answer it would get alone.
-A finished request leaves the work at once. Axes: R requests, K beams, V vocabulary; C candidates a request.
+    batch = Batch(decoder, beams=3)                        # the same, while requests come and go
+    batch.join(jobs, memory, mask)
+    finished = batch.step()                                # one token more in every request; (job, Decoded) of some
+
+Requests may have prompts of any length (padding under `mask`), settings and grammars of their own and be at any place
+of their answers; each gets the answer it would get alone. A finished request leaves the work at once.
+Axes: R requests, K beams, V vocabulary; rows R * K, the beams of a request next to one another.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from openflorence.contract.tasks import Task, find_task
+from openflorence.contract.grammar import Allowed, Grammar
+from openflorence.contract.locations import BINS
+from openflorence.contract.spelling import Spelling
 from openflorence.errors import BadConfig
-from openflorence.model.config import TextConfig
-from openflorence.model.fast import FastDecoder
-from openflorence.model.tokenizer import BASE_TOKENS
+from openflorence.model.fast import FastDecoder, Session
+from openflorence.model.search import Choice, Decoded, DecodeSettings, Job, Place, Sampling, Search, repeats
 
-# Text that may rightly say the same thing twice; all other text tasks keep the published ban on repeated trigrams.
-REPEATING_TEXT = ("read", "read_region", "answer")
-NEVER = -1e9  # score of a beam that does not exist yet, as published: -inf would turn into nan
+NEAR = 10  # bins on each side of the one that was said: a hundredth of the image
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Draw tokens instead of taking the best. Never the default: an answer is the same every time unless asked."""
+class Batch:
+    """Requests that are being answered together."""
 
-    temperature: float = 1.0  # divides the logits; below 1 is bolder
-    top_k: int | None = None  # draw among this many best tokens only
-    top_p: float | None = None  # draw among the fewest best tokens whose probabilities reach this sum
-    seed: int = 0  # of every request: a request draws the same tokens alone and in a batch
+    def __init__(self, decoder: FastDecoder, beams: int) -> None:
+        """Begin with no request; all that join search with so many beams."""
+        self.decoder, self.beams = decoder, beams
+        self.session = Session(decoder, beams)
+        self.running: list[Search] = []
 
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise BadConfig(f"temperature {self.temperature} is not above 0; leave sampling out for the best token")
-        if self.top_k is not None and self.top_k < 1:
-            raise BadConfig(f"top_k {self.top_k} leaves no token; give 1 or more")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise BadConfig(f"top_p {self.top_p} is outside 0..1; give a probability above 0")
+    def join(self, jobs: Sequence[Job], memory: Float[Tensor, "R M D"], mask: Bool[Tensor, "R M"] | None) -> None:
+        """Take requests in, one a row of their encoder output; `mask` is True at real tokens.
 
-
-@dataclass(frozen=True, kw_only=True)
-class DecodeSettings:
-    """How answers are searched for."""
-
-    beams: int = 3  # partial answers kept at a time; 1 is greedy
-    max_tokens: int | None = None  # produced tokens, <s> and </s> counted; None is all the position table has
-    no_repeat_ngram: int = 0  # no run of this many ids twice in an answer; 0 is no ban
-    early_stopping: bool = True  # end once `beams` answers ended; False: once no running one can do better
-    length_penalty: float = 1.0  # an answer's score is its summed log-probability / tokens ** length_penalty
-    banned: tuple[int, ...] = ()  # ids the search never chooses; forced ones are not affected
-    forced_bos: int | None = None  # the first produced token
-    forced_eos: int | None = None  # the last one that max_tokens allows
-    sampling: Sampling | None = None  # needs beams=1
-
-    def __post_init__(self) -> None:
-        if self.beams < 1:
-            raise BadConfig(f"beams is {self.beams}; give 1 for greedy or more")
-        if self.max_tokens is not None and self.max_tokens < 2:
-            raise BadConfig(f"max_tokens is {self.max_tokens}; <s> and </s> are counted, give 2 or more")
-        if self.no_repeat_ngram < 0:
-            raise BadConfig(f"no_repeat_ngram is {self.no_repeat_ngram}; give 0 for no ban or a length")
-        if self.sampling is not None and self.beams != 1:
-            raise BadConfig(f"sampling draws one answer, but beams is {self.beams}; give beams=1")
-
-    @classmethod
-    def published(cls, config: TextConfig) -> "DecodeSettings":
-        """The published decoding, which gives the published tokens; <s> may come again and no number twice in a row.
-
-        source    `text_config` of the published files; spec of generation. `generate` needs a length from its
-                  caller, here it is the whole position table unless max_tokens is replaced.
+        raises    BadConfig when settings ask for other beams, or for more tokens than this checkpoint has positions.
         """
-        return cls(
-            beams=config.beams,
-            no_repeat_ngram=config.no_repeat_ngram,
-            early_stopping=config.early_stopping,
-            forced_bos=config.forced_bos,
-            forced_eos=config.forced_eos,
-        )
+        other = next((job.settings.beams for job in jobs if job.settings.beams != self.beams), None)
+        if other is not None:
+            raise BadConfig(f"a request with {other} beams in a batch of {self.beams}: give all of a batch the same")
+        searches = [Search(job, self.decoder.config, memory.device) for job in jobs]
+        self.session.join(memory, mask)
+        self.running += searches
 
-    @classmethod
-    def for_task(cls, config: TextConfig, task: str | Task, words: int | None = None) -> "DecodeSettings":
-        """The default decoding: published beams, with rules that suit the answer.
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Job, Decoded]]:
+        """Say one more token in every request; gives those that are finished, which leave."""
+        if not self.running:
+            return []
+        device = self.session.start_ids.device
+        ids = torch.tensor([line.ids[-1] for search in self.running for line in search.lines], device=device)
+        parents = torch.tensor([search.parents for search in self.running], device=device)
+        x = self.session.step(ids, parents)
+        forced = [search.forced for search in self.running]
+        free = [place for place, token in enumerate(forced) if token is None]
+        for search, token in zip(self.running, forced, strict=True):
+            if token is not None:
+                search.force(token)
+        if not free:
+            return []
+        if len(free) < len(self.running):
+            x = x.view(len(self.running), self.beams, -1)[free].flatten(0, 1)
+        logprobs = self.decoder.head(x).float().log_softmax(-1).view(len(free), self.beams, -1)
+        done = self._choose(logprobs, [self.running[place] for place in free])
+        return self._leave({place for place, ended in zip(free, done, strict=True) if ended})
 
-        The search goes on until no running beam can do better, as in the official notebook: one that stops at the
-        first ended beams loses right answers that are longer than wrong ones. Structured answers may repeat any run
-        of ids: labels recur and boxes share coordinates. Text keeps the published ban, except what is read or
-        answered (REPEATING_TEXT). <s>, <pad> and <unk> are never chosen.
+    def _choose(self, logprobs: Float[Tensor, "R K V"], searches: list[Search]) -> list[bool]:
+        """Let every search go on; says which are finished. Forbids in place."""
+        _forbid(logprobs, searches)
+        ending = [s.settings.forced_eos is not None and s.left == 1 for s in searches]
+        choices = _choices(logprobs, searches)
+        done = []
+        for row, (search, at_end) in enumerate(zip(searches, ending, strict=True)):
+            if at_end:
+                search.end_here((logprobs[row].argmax(-1) == self.decoder.config.eos).tolist())
+            done.append(at_end or search.choose(choices[row]))
+        _note_places(logprobs, [s for s, at_end in zip(searches, ending, strict=True) if not at_end], searches)
+        return done
 
-        words     size of the tokenizer; rows of the network from there on spell nothing and are never chosen.
-        """
-        task = find_task(task)
-        prose = task.form == "text" and task.name not in REPEATING_TEXT
-        junk = {config.bos, config.pad, BASE_TOKENS.index("<unk>")} - {config.eos}
-        return cls(
-            beams=config.beams,
-            no_repeat_ngram=config.no_repeat_ngram if prose else 0,
-            early_stopping=False,
-            banned=(*sorted(junk), *range(config.vocab if words is None else words, config.vocab)),
-            forced_bos=config.forced_bos,
-            forced_eos=config.forced_eos,
-        )
-
-    def limit(self, config: TextConfig) -> int:
-        """Tokens an answer may have with this checkpoint.
-
-        raises    BadConfig when max_tokens was given and the position table is shorter.
-        """
-        if self.max_tokens is None:
-            return config.positions
-        if self.max_tokens > config.positions:
-            raise BadConfig(
-                f"max_tokens is {self.max_tokens}, but this checkpoint has {config.positions} positions for an answer; "
-                f"give {config.positions} or less, or leave max_tokens out"
-            )
-        return self.max_tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """One answer."""
-
-    ids: tuple[int, ...]  # what was said: without the start token, the forced <s> and the closing </s>
-    logprobs: tuple[float, ...]  # of each id: the network's own log-probability, before any ban or temperature
-    score: float  # summed log-probabilities, </s> included, / produced tokens ** length_penalty; forced ones add 0
-    truncated: bool  # the limit ended the answer, not the network
+    def _leave(self, places: set[int]) -> list[tuple[Job, Decoded]]:
+        finished = [(self.running[place].job, self.running[place].answer()) for place in sorted(places)]
+        for place in sorted(places, reverse=True):
+            self.session.leave(place)
+            self.running[place] = self.running[-1]
+            self.running.pop()
+        return finished
 
 
-class Line(NamedTuple):
-    """One partial answer: the start token and all that was produced, forced or not."""
-
-    ids: list[int]
-    logprobs: list[float]
-    score: float  # summed log-probability
-
-
-class Choice(NamedTuple):
-    """One way to go on: beam `parent` says `token`."""
-
-    score: float
-    parent: int
-    token: int
-    logprob: float
-
-
-class Search:
-    """The lines of one request, and the answers that ended."""
-
-    def __init__(self, settings: DecodeSettings, config: TextConfig, device: torch.device) -> None:
-        self.settings, self.config = settings, config
-        self.limit = settings.limit(config)
-        scores = [0.0] + [NEVER] * (settings.beams - 1)
-        self.lines = [Line([config.decoder_start], [0.0], score) for score in scores]
-        self.parents = list(range(settings.beams))
-        self.ended: list[tuple[float, Line, bool]] = []  # score, line, truncated; best first
-        self.generator: torch.Generator | None = None
-        if settings.sampling is not None:
-            self.generator = torch.Generator(device).manual_seed(settings.sampling.seed)
-
-    @property
-    def produced(self) -> int:
-        """Tokens in every line after the start token."""
-        return len(self.lines[0].ids) - 1
-
-    def force(self, token: int) -> None:
-        """Make every line say `token`, at no cost to its score."""
-        self.lines = [Line([*line.ids, token], [*line.logprobs, 0.0], line.score) for line in self.lines]
-        self.parents = list(range(len(self.lines)))
-
-    def end_here(self, wants_eos: Sequence[bool]) -> None:
-        """End every line with the forced last token; the lines whose network wanted </s> anyway are not truncated."""
-        assert self.settings.forced_eos is not None
-        self.force(self.settings.forced_eos)
-        for line, wanted in zip(self.lines, wants_eos, strict=True):
-            self._end(line, truncated=not wanted)
-
-    def choose(self, choices: Sequence[Choice]) -> bool:
-        """Go on with the best choices, best first; True when the request is finished.
-
-        source    beam search of transformers 5: twice as many choices as beams, an ended line counts only among the
-                  first `beams`, and leaves with the score it has now.
-        """
-        beams, last = self.settings.beams, self.produced + 1 == self.limit
-        going: list[Choice] = []
-        for rank, choice in enumerate(choices):
-            line = self.lines[choice.parent]
-            if choice.token == self.config.eos or last:
-                if rank < beams:
-                    ended = Line([*line.ids, choice.token], [*line.logprobs, choice.logprob], choice.score)
-                    self._end(ended, truncated=choice.token != self.config.eos)
-            elif len(going) < beams:
-                going.append(choice)
-        if last or len(going) < beams:  # fewer only when one beam ended: greedy offers a single choice
-            return True
-        lines = self.lines
-        self.lines = [
-            Line([*lines[go.parent].ids, go.token], [*lines[go.parent].logprobs, go.logprob], go.score) for go in going
-        ]
-        self.parents = [go.parent for go in going]
-        return self._no_better()
-
-    def _end(self, line: Line, truncated: bool) -> None:
-        score = line.score / (len(line.ids) - 1) ** self.settings.length_penalty
-        self.ended.append((score, line, truncated))
-        self.ended.sort(key=lambda ended: -ended[0])
-        del self.ended[self.settings.beams :]
-
-    def _no_better(self) -> bool:
-        """Whether the search may stop: enough answers ended, and none running can beat the worst of them."""
-        if len(self.ended) < self.settings.beams:
-            return False
-        hope = self.lines[0].score / self.produced**self.settings.length_penalty
-        return self.settings.early_stopping or hope <= self.ended[-1][0]
-
-    def answer(self) -> Decoded:
-        """The best of the answers that ended."""
-        score, line, truncated = self.ended[0]
-        first = 1 if self.settings.forced_bos is None else 2
-        end = len(line.ids) - (line.ids[-1] == self.config.eos and len(line.ids) > first)
-        return Decoded(
-            ids=tuple(line.ids[first:end]), logprobs=tuple(line.logprobs[first:end]), score=score, truncated=truncated
-        )
-
-
-@torch.inference_mode()
 def decode(
     decoder: FastDecoder,
     memory: Float[Tensor, "R M D"],
     mask: Bool[Tensor, "R M"] | None,
     settings: DecodeSettings,
+    grammars: Sequence[Grammar | None] | None = None,
 ) -> list[Decoded]:
     """Answer requests from their encoder output.
 
     memory, mask  as `network.encode` gives them; `mask` is True at real tokens, None when there is no padding.
+    grammars      of every request, what it may say; None for anything.
     returns       one answer a request, in order, the same as for each request alone.
     raises        BadConfig when settings ask for more tokens than this checkpoint has positions.
     """
-    config = decoder.config
-    searches = [Search(settings, config, memory.device) for _ in range(memory.shape[0])]
-    running = list(searches)
-    session = decoder.begin(memory, mask, settings.beams)
-    banned = torch.tensor(settings.banned, dtype=torch.long, device=memory.device)
-    while running:
-        ids = torch.tensor([line.ids[-1] for search in running for line in search.lines], device=memory.device)
-        parents = torch.tensor([search.parents for search in running], device=memory.device)
-        x = session.step(ids, parents)
-        if session.steps == 1 and settings.forced_bos is not None:
-            for search in running:
-                search.force(settings.forced_bos)
-            continue
-        logprobs = decoder.head(x).float().log_softmax(-1).view(len(running), settings.beams, -1)
-        _ban(logprobs, running, banned, settings.no_repeat_ngram)
-        if settings.forced_eos is not None and running[0].produced + 1 == running[0].limit:
-            wants_eos = (logprobs.argmax(-1) == config.eos).tolist()
-            for search, wants in zip(running, wants_eos, strict=True):
-                search.end_here(wants)
-            break
-        choices = _choices(logprobs, running, settings)
-        done = [search.choose(options) for search, options in zip(running, choices, strict=True)]
-        for place in reversed(range(len(running))):
-            if done[place]:
-                session.leave(place)
-                running[place] = running[-1]
-                running.pop()
-    return [search.answer() for search in searches]
+    jobs = [Job(settings, grammar) for grammar in grammars or [None] * memory.shape[0]]
+    batch, answers = Batch(decoder, settings.beams), dict[Job, Decoded]()
+    batch.join(jobs, memory, mask)
+    while batch.running:
+        answers |= dict(batch.step())
+    return [answers[job] for job in jobs]
 
 
-def _ban(logprobs: Float[Tensor, "R K V"], running: list[Search], banned: Tensor, ngram: int) -> None:
+# ---- what may be said
+
+
+@lru_cache(maxsize=64)
+def _banned(settings: DecodeSettings, device: torch.device) -> Tensor:
+    return torch.tensor(settings.banned, dtype=torch.long, device=device)
+
+
+def _forbid(logprobs: Float[Tensor, "R K V"], searches: list[Search]) -> None:
     """Make forbidden tokens impossible, in place; the others keep their log-probabilities, as published."""
-    if len(banned):
-        logprobs.index_fill_(-1, banned, -torch.inf)
-    if ngram:
-        lines = [line for search in running for line in search.lines]
-        pairs = [(row, token) for row, line in enumerate(lines) for token in repeats(line.ids, ngram)]
-        if pairs:
-            rows, tokens = torch.tensor(pairs, device=logprobs.device).unbind(1)
-            logprobs.view(-1, logprobs.shape[-1])[rows, tokens] = -torch.inf
+    first = searches[0].settings
+    if all(search.settings.banned == first.banned for search in searches):
+        if first.banned:
+            logprobs.index_fill_(-1, _banned(first, logprobs.device), -torch.inf)
+    else:
+        for row, search in enumerate(searches):
+            if search.settings.banned:
+                logprobs[row].index_fill_(-1, _banned(search.settings, logprobs.device), -torch.inf)
+    flat = logprobs.view(-1, logprobs.shape[-1])
+    lines = [(search, line) for search in searches for line in search.lines]
+    pairs = [
+        (row, token)
+        for row, (search, line) in enumerate(lines)
+        if search.settings.no_repeat_ngram
+        for token in repeats(line.ids, search.settings.no_repeat_ngram)
+    ]
+    if pairs:
+        rows, tokens = torch.tensor(pairs, device=logprobs.device).unbind(1)
+        flat[rows, tokens] = -torch.inf
+    _apply_grammars(flat, searches)
 
 
-def repeats(ids: Sequence[int], length: int) -> list[int]:
-    """Tokens that would end a run of `length` ids that `ids` already holds."""
-    if len(ids) < length:
-        return []
-    tail = ids[len(ids) + 1 - length :]
-    if not tail:
-        return list(ids)
-    starts = range(len(ids) + 1 - length)
-    return [ids[i + length - 1] for i in starts if ids[i] == tail[0] and ids[i : i + length - 1] == tail]
+def _apply_grammars(flat: Float[Tensor, "rows V"], searches: list[Search]) -> None:
+    """Forbid what the grammars do not allow, and note where only a limit keeps the network from what it wanted."""
+    grammar = next((search.job.grammar for search in searches if search.job.grammar is not None), None)
+    if grammar is None:
+        return
+    allowed = [one for search in searches for one in search.allowed()]
+    cut = [row for row, one in enumerate(allowed) if one is not None and one.cut]
+    wanted = dict(zip(cut, flat[cut].argmax(-1).tolist() if cut else [], strict=True))
+    for row, search in enumerate(searches):
+        search.note_wanted([wanted.get(row * len(search.lines) + beam) for beam in range(len(search.lines))])
+    masks_for(grammar.spelling, flat.shape[-1], flat.device).apply(flat, allowed)
 
 
-def _choices(logprobs: Float[Tensor, "R K V"], running: list[Search], settings: DecodeSettings) -> list[list[Choice]]:
+@lru_cache(maxsize=8)
+def masks_for(spelling: Spelling, rows: int, device: torch.device) -> "Masks":
+    """The masks of a tokenizer for logits of so many rows of the embedding."""
+    return Masks(spelling, rows, device)
+
+
+class Mask(NamedTuple):
+    """What one kind of state forbids, on the device."""
+
+    kind: int  # row of `Masks.forbidden`
+    spared: Tensor | None  # ids that are not forbidden after all: the words of closed labels
+    barred: Tensor | None  # ids that are
+
+
+class Masks:
+    """Turns what grammars allow into minus infinity in rows of log-probabilities."""
+
+    def __init__(self, spelling: Spelling, rows: int, device: torch.device) -> None:
+        self.first, self.device = spelling.first_location, device
+        words = torch.tensor([piece is not None for piece in spelling.pieces])
+        self.no_word = torch.ones(rows, dtype=torch.bool)  # True where a token is no word
+        self.no_word[: len(words)] = ~words
+        self.no_word = self.no_word.to(device)
+        self.kinds: dict[tuple[bool, bool, tuple[int, ...]], int] = {}
+        self.forbidden = torch.zeros(1, rows, dtype=torch.bool, device=device)  # a row a kind of state; first: nothing
+        self.known: WeakKeyDictionary[Allowed, Mask] = WeakKeyDictionary()
+
+    def apply(self, logprobs: Float[Tensor, "rows V"], allowed: Sequence[Allowed | None]) -> None:
+        """Forbid in place; a row whose `allowed` is None may say anything."""
+        masks = [_ANYTHING if one is None else self._mask(one) for one in allowed]
+        spared = [
+            (row, one.spared, logprobs[row, one.spared]) for row, one in enumerate(masks) if one.spared is not None
+        ]
+        kinds = [one.kind for one in masks]
+        if len(set(kinds)) == 1:
+            logprobs.masked_fill_(self.forbidden[kinds[0]], -torch.inf)
+        else:
+            logprobs.masked_fill_(self.forbidden[torch.tensor(kinds, device=self.device)], -torch.inf)
+        for row, ids, values in spared:
+            logprobs[row, ids] = values
+        for row, (one, mask) in enumerate(zip(allowed, masks, strict=True)):
+            if mask.barred is not None:
+                logprobs[row, mask.barred] = -torch.inf
+            if one is not None and one.locations is not None:
+                low, high = one.locations
+                if low > 0:
+                    logprobs[row, self.first : self.first + low] = -torch.inf
+                if high < BINS - 1:
+                    logprobs[row, self.first + high + 1 : self.first + BINS] = -torch.inf
+
+    def _mask(self, one: Allowed) -> Mask:
+        mask = self.known.get(one)
+        if mask is None:
+            key = (one.words and one.only is None, one.locations is not None, one.markers)
+            if key not in self.kinds:
+                self.kinds[key] = len(self.forbidden)
+                self.forbidden = torch.cat([self.forbidden, self._build(*key)[None]])
+            mask = self.known[one] = Mask(self.kinds[key], self._ids(one.only), self._ids(one.barred))
+        return mask
+
+    def _ids(self, ids: Sequence[int] | None) -> Tensor | None:
+        return torch.tensor(list(ids), device=self.device) if ids else None
+
+    def _build(self, words: bool, locations: bool, markers: tuple[int, ...]) -> Bool[Tensor, "_"]:
+        forbidden = self.no_word.clone() if words else torch.ones_like(self.no_word)
+        if locations:
+            forbidden[self.first : self.first + BINS] = False
+        forbidden[list(markers)] = False
+        return forbidden
+
+
+_ANYTHING = Mask(0, None, None)
+
+
+# ---- the ways to go on
+
+
+def _choices(logprobs: Float[Tensor, "R K V"], searches: list[Search]) -> list[list[Choice]]:
     """The ways to go on, best first: one of the best or a drawn token for one beam, else the best 2K of all beams."""
-    before = logprobs.new_tensor([[line.score for line in search.lines] for search in running])
-    if settings.beams == 1:
-        tokens = logprobs.argmax(-1) if settings.sampling is None else _draw(logprobs, running, settings.sampling)
+    before = logprobs.new_tensor([[line.score for line in search.lines] for search in searches])
+    beams = logprobs.shape[1]
+    if beams == 1:
+        tokens = logprobs.argmax(-1)
+        for row, search in enumerate(searches):
+            if search.settings.sampling is not None:
+                tokens[row] = _draw(logprobs[row], search, search.settings.sampling)
         gains = logprobs.gather(-1, tokens[..., None])[..., 0]
         parents, scores = torch.zeros_like(tokens), before + gains
     else:
-        count = min(2 * settings.beams, logprobs.shape[-1])
+        count = min(2 * beams, logprobs.shape[-1])
         # Best of each row, then best of all: the same as one search over K * V, without building the sums.
         top, top_tokens = logprobs.topk(count)
-        scores, index = (top + before[..., None]).flatten(1).topk(2 * settings.beams)
+        scores, index = (top + before[..., None]).flatten(1).topk(2 * beams)
         parents, tokens = index // count, top_tokens.flatten(1).gather(1, index)
         gains = top.flatten(1).gather(1, index)
     columns = zip(scores.tolist(), parents.tolist(), tokens.tolist(), gains.tolist(), strict=True)
     return [[Choice(*one) for one in zip(*row, strict=True)] for row in columns]
 
 
-def _draw(logprobs: Float[Tensor, "R 1 V"], running: list[Search], sampling: Sampling) -> Tensor:
-    """Draw a token a request, each with its own generator, after temperature, top_k and top_p in this order."""
-    scores = (logprobs[:, 0] / sampling.temperature).log_softmax(-1)
+def _draw(logprobs: Float[Tensor, "1 V"], search: Search, sampling: Sampling) -> Tensor:
+    """Draw a token with the request's own generator, after temperature, top_k and top_p in this order."""
+    scores = (logprobs[0] / sampling.temperature).log_softmax(-1)
     if sampling.top_k is not None:
-        least = scores.topk(min(sampling.top_k, scores.shape[-1])).values[:, -1:]
+        least = scores.topk(min(sampling.top_k, scores.shape[-1])).values[-1]
         scores = scores.masked_fill(scores < least, -torch.inf)
     if sampling.top_p is not None:
         best, order = scores.softmax(-1).sort(descending=True)
         beyond = best.cumsum(-1) - best >= sampling.top_p  # what comes before already reaches the sum
-        scores = scores.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -torch.inf)
-    chances = scores.softmax(-1)
-    drawn = [torch.multinomial(row, 1, generator=s.generator) for row, s in zip(chances, running, strict=True)]
-    return torch.stack(drawn)
+        scores = scores.masked_fill(torch.zeros_like(beyond).scatter(0, order, beyond), -torch.inf)
+    return torch.multinomial(scores.softmax(-1), 1, generator=search.generator)
+
+
+def _note_places(logprobs: Float[Tensor, "R K V"], searches: list[Search], rows: list[Search]) -> None:
+    """Keep, for every location just said, what the network thought of the bins around it.
+
+    rows      the searches as they stand in `logprobs`.
+    """
+    row_of = {id(search): row for row, search in enumerate(rows)}
+    found = [
+        (line, row_of[id(search)], parent, search.settings.first_location)
+        for search in searches
+        if search.settings.first_location is not None
+        for line, parent in search.grown
+        if 0 <= line.ids[-1] - search.settings.first_location < BINS
+    ]
+    if not found:
+        return
+    at = torch.tensor([(row, parent, line.ids[-1], first) for line, row, parent, first in found])
+    at = at.to(logprobs.device)
+    offsets = torch.arange(-NEAR, NEAR + 1, device=logprobs.device)
+    tokens, first = at[:, 2:3] + offsets, at[:, 3:]
+    inside = (tokens >= first) & (tokens < first + BINS)
+    near = logprobs[at[:, :1], at[:, 1:2], tokens.clamp(0, logprobs.shape[-1] - 1)].exp() * inside
+    mass = near.sum(-1)
+    mean = (near * offsets).sum(-1) / mass
+    spread = ((near * (offsets - mean[:, None]) ** 2).sum(-1) / mass).sqrt()
+    values = torch.stack([mass.clamp(max=1.0), mean + (at[:, 2] - at[:, 3]), spread], dim=-1).tolist()
+    for (line, *_), value in zip(found, values, strict=True):
+        line.places[-1] = Place(*value)

@@ -3,8 +3,9 @@
 Axes: R requests, K beams of each, M encoder tokens, L past tokens of a request (all beams), D width, A heads, V
 vocabulary. A row is one beam of one request; rows of a request lie next to one another.
 
-No beam is ever copied. The cache of a request holds the keys and values of every beam at every step, and a small mask
-says which of them are a beam's own past: when beams part or die, only that mask is rearranged.
+Requests may join and leave at any step. No beam is ever copied: the cache of a request holds the keys and values of
+every beam at every step, and a small mask says which of them are a beam's own past: when beams part or die, only that
+mask is rearranged.
 """
 
 import torch
@@ -69,44 +70,103 @@ class FastDecoder:
         self, memory: Float[Tensor, "R M D"], mask: Bool[Tensor, "R M"] | None = None, beams: int = 1
     ) -> "Session":
         """Prepare to answer requests whose encoder output is `memory`; `mask` is True at real tokens."""
-        self.check()
-        return Session(self, memory, mask, beams)
+        session = Session(self, beams)
+        session.join(memory, mask)
+        return session
 
 
 class Session:
-    """Requests in the middle of their answers: what each beam said so far, as keys and values."""
+    """Requests in the middle of their answers: what each beam said so far, as keys and values.
 
-    def __init__(
-        self, decoder: FastDecoder, memory: Float[Tensor, "R M D"], mask: Bool[Tensor, "R M"] | None, beams: int
-    ) -> None:
+    All requests write their newest token into the same column of the cache, wherever they are in their answers; a
+    request that joined later has nothing of its own in the columns before. So joining copies no past.
+    """
+
+    def __init__(self, decoder: FastDecoder, beams: int = 1) -> None:
+        decoder.check()
         self.decoder, self.beams = decoder, beams
-        self.requests, self.steps, self.room = memory.shape[0], 0, 0
-        self.cross = [layer.remember(memory) for layer in decoder.layers]
+        self.column = 0  # the next one to be written
+        self.starts: list[int] = []  # the first column of every request
+        self.start_ids = torch.empty(0, dtype=torch.long)  # the same, where the weights are
+        self.room = 0  # columns there is space for
+        self.cross: list[tuple[Tensor, Tensor]] = []  # keys and values of the encoder's tokens, (R, A, M, D/A)
         self.memory_bias: Tensor | None = None  # (R, 1, 1, M), added to the scores: 0 at real tokens, -inf at padding
-        if mask is not None and not bool(mask.all()):
-            zeros = torch.zeros(mask.shape, dtype=memory.dtype, device=memory.device)
-            self.memory_bias = zeros.masked_fill_(~mask.bool(), -torch.inf)[:, None, None]
-        # Past keys and values, (R, A, room * K, D/A), one step's beams next to one another.
-        self.past = [(key[:, :, :0], value[:, :, :0]) for key, value in self.cross]
-        self.kin = memory.new_empty(
-            (self.requests, 1, beams, 0)
-        )  # 0 where a past token is a beam's own, -inf elsewhere
-        self._grow(FIRST_ROOM)
+        self.past: list[tuple[Tensor, Tensor]] = []  # (R, A, room * K, D/A), one column's beams next to one another
+        self.kin = torch.empty(0)  # (R, 1, K, room * K): 0 where a past token is a beam's own, -inf elsewhere
 
-    def _grow(self, room: int) -> None:
-        """Make room for this many steps in all, keeping what is there."""
-        used, wide = self.steps * self.beams, min(room, self.decoder.config.positions) * self.beams
+    @property
+    def requests(self) -> int:
+        """Those that are answered now."""
+        return len(self.starts)
+
+    def join(self, memory: Float[Tensor, "R M D"], mask: Bool[Tensor, "R M"] | None = None) -> None:
+        """Take requests in, behind those that are here; `mask` is True at real tokens.
+
+        raises    AssertionError when the weights changed since they were packed.
+        """
+        self.decoder.check()
+        new = [layer.remember(memory) for layer in self.decoder.layers]
+        zeros = torch.zeros(memory.shape[:2], dtype=memory.dtype, device=memory.device)[:, None, None]
+        bias = zeros if mask is None else zeros.masked_fill_(~mask.bool()[:, None, None], -torch.inf)
+        if not self.requests:
+            self.cross, self.memory_bias, self.column = new, bias if bool(bias.any()) else None, 0
+            if not self.past:
+                self.past = [(key[:, :, :0], value[:, :, :0]) for key, value in new]
+                self.kin = memory.new_empty((len(memory), 1, self.beams, 0))
+        else:
+            self._widen(new, bias)
+        self.starts += [self.column] * len(memory)
+        self.start_ids = torch.tensor(self.starts, device=memory.device)
+        if self.kin.shape[0] < self.requests or not self.room:
+            self._make_space(self.requests, max(self.room, FIRST_ROOM))
+        self.kin[self.requests - len(memory) : self.requests] = -torch.inf
+
+    def _widen(self, new: list[tuple[Tensor, Tensor]], bias: Float[Tensor, "R 1 1 M"]) -> None:
+        """Put the encoder's keys and values of new requests behind those that are here; the shorter ones are padded."""
+        here, width = self.requests, self.cross[0][0].shape[2]
+        most = max(width, bias.shape[-1])
+        old_bias = bias.new_zeros(here, 1, 1, width) if self.memory_bias is None else self.memory_bias[:here]
+        if self.memory_bias is not None or bool(bias.any()) or width != bias.shape[-1]:
+            both = (F.pad(one, (0, most - one.shape[-1]), value=-torch.inf) for one in (old_bias, bias))
+            self.memory_bias = torch.cat(list(both))
+
+        def joined(old: Tensor, added: Tensor) -> Tensor:
+            wide = old.new_zeros(here + len(added), old.shape[1], most, old.shape[3])
+            wide[:here, :, :width], wide[here:, :, : added.shape[2]] = old[:here], added
+            return wide
+
+        self.cross = [
+            (joined(old[0], added[0]), joined(old[1], added[1])) for old, added in zip(self.cross, new, strict=True)
+        ]
+
+    def _make_space(self, requests: int, room: int) -> None:
+        """Have space for so many requests and columns, keeping what is there."""
 
         def wider(old: Tensor, dim: int, fill: float) -> Tensor:
-            shape = list(old.shape)
-            shape[dim] = wide
+            shape = [max(requests, old.shape[0]), *old.shape[1:]]
+            shape[dim] = room * self.beams
             new = old.new_full(shape, fill)
-            new.narrow(dim, 0, used).copy_(old.narrow(dim, 0, used))
+            new[: old.shape[0]].narrow(dim, 0, old.shape[dim]).copy_(old)
             return new
 
         self.past = [(wider(key, 2, 0.0), wider(value, 2, 0.0)) for key, value in self.past]
         self.kin = wider(self.kin, 3, -torch.inf)
-        self.room = wide // self.beams
+        self.room = room
+
+    def _make_room(self) -> None:
+        """Make room for another column: by what no request needs any more, if that is much; else by more memory."""
+        oldest = min(self.starts)
+        if 2 * oldest < self.room:
+            self._make_space(self.requests, 2 * self.room)
+            return
+        kept, shift = (self.column - oldest) * self.beams, oldest * self.beams
+        for tensor in (t for pair in self.past for t in pair):
+            tensor[:, :, :kept] = tensor[:, :, shift : shift + kept].clone()
+        self.kin[..., :kept] = self.kin[..., shift : shift + kept].clone()
+        self.kin[..., kept:] = -torch.inf
+        self.column -= oldest
+        self.starts = [start - oldest for start in self.starts]
+        self.start_ids -= oldest
 
     def step(self, ids: Int[Tensor, "rows"], parents: Int[Tensor, "R K"] | None = None) -> Float[Tensor, "rows D"]:
         """Read one more token in every row; `head` of the decoder turns the result into logits.
@@ -114,24 +174,26 @@ class Session:
         ids       the token each row reads.
         parents   which beam of its request (0..K-1) each row goes on from; None when every row goes on from itself.
         """
-        if self.steps == self.room:
-            self._grow(2 * self.room)
-        start, end = self.steps * self.beams, (self.steps + 1) * self.beams
-        kin = self._follow(parents, start, end) if self.beams > 1 else None
+        if self.column == self.room:
+            self._make_room()
+        first, alike = min(self.starts), min(self.starts) == max(self.starts)
+        columns = slice(first * self.beams, (self.column + 1) * self.beams)
+        kin = self._follow(parents, columns)
+        own = None if self.beams == 1 and alike else kin  # one beam of requests that began together: all is its own
         seq2seq = self.decoder.network.seq2seq
-        place = seq2seq.decoder.positions.weight[POSITION_OFFSET + self.steps]
-        x = seq2seq.decoder.norm(F.embedding(ids, seq2seq.embed.weight) + place)
+        places = POSITION_OFFSET + self.column - (first if alike else self.start_ids.repeat_interleave(self.beams))
+        x = seq2seq.decoder.norm(F.embedding(ids, seq2seq.embed.weight) + seq2seq.decoder.positions.weight[places])
+        bias = None if self.memory_bias is None else self.memory_bias[: self.requests]
         for fast, past, cross in zip(self.decoder.layers, self.past, self.cross, strict=True):
             layer = fast.layer
             q, k, v = self._heads(fast.qkv(x), layer.self_attn, 3)
-            past[0][: self.requests, :, start:end] = k
-            past[1][: self.requests, :, start:end] = v
-            x = layer.self_norm(x + fast.self_out(self._attend(q, past, end, kin)))
+            past[0][: self.requests, :, columns.stop - self.beams : columns.stop] = k
+            past[1][: self.requests, :, columns.stop - self.beams : columns.stop] = v
+            x = layer.self_norm(x + fast.self_out(self._attend(q, past, columns, own)))
             (q,) = self._heads(fast.cross_q(x), layer.cross_attn, 1)
-            bias = None if self.memory_bias is None else self.memory_bias[: self.requests]
-            x = layer.cross_norm(x + fast.cross_out(self._attend(q, cross, cross[0].shape[2], bias)))
+            x = layer.cross_norm(x + fast.cross_out(self._attend(q, cross, slice(None), bias)))
             x = layer.ffn_norm(x + fast.fc2(F.gelu(fast.fc1(x))))
-        self.steps += 1
+        self.column += 1
         return x
 
     def _heads(self, x: Float[Tensor, "rows _"], attention: Attention, parts: int) -> tuple[Tensor, ...]:
@@ -139,28 +201,33 @@ class Session:
         return x.view(self.requests, self.beams, parts, attention.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _attend(
-        self, q: Float[Tensor, "R A K d"], source: tuple[Tensor, Tensor], end: int, bias: Tensor | None
+        self, q: Float[Tensor, "R A K d"], source: tuple[Tensor, Tensor], columns: slice, bias: Tensor | None
     ) -> Float[Tensor, "rows D"]:
-        key, value = source[0][: self.requests, :, :end], source[1][: self.requests, :, :end]
+        key, value = source[0][: self.requests, :, columns], source[1][: self.requests, :, columns]
         x = F.scaled_dot_product_attention(q, key, value, attn_mask=bias)
         return x.transpose(1, 2).reshape(self.requests * self.beams, -1)
 
-    def _follow(self, parents: Int[Tensor, "R K"] | None, start: int, end: int) -> Float[Tensor, "R 1 K L"]:
+    def _follow(self, parents: Int[Tensor, "R K"] | None, columns: slice) -> Float[Tensor, "R 1 K L"]:
         """Give every row the past of its parent and, as its newest token, its own."""
-        kin = self.kin[: self.requests, 0]
-        if parents is not None:
-            kin[:, :, :start] = kin[:, :, :start].gather(1, parents[:, :, None].expand(-1, -1, start))
-        kin[:, :, start:end].diagonal(dim1=1, dim2=2).zero_()
-        return kin[:, None, :, :end]
+        kin = self.kin[: self.requests, 0, :, columns]
+        older = kin.shape[-1] - self.beams
+        if parents is not None and self.beams > 1:
+            kin[:, :, :older] = kin[:, :, :older].gather(1, parents[:, :, None].expand(-1, -1, older))
+        kin[:, :, older:].diagonal(dim1=1, dim2=2).zero_()
+        return kin[:, None]
 
     def leave(self, place: int) -> None:
         """Take a request out; the last request moves into its place, so that only one is copied."""
-        last, used = self.requests - 1, self.steps * self.beams
+        last = self.requests - 1
         if place != last:
-            for tensor in (*(t for pair in self.past for t in pair), *(t for pair in self.cross for t in pair)):
-                length = used if tensor.shape[2] == self.room * self.beams else tensor.shape[2]
-                tensor[place, :, :length] = tensor[last, :, :length]
-            self.kin[place, :, :, :used] = self.kin[last, :, :, :used]
+            used = slice(min(self.starts) * self.beams, self.column * self.beams)
+            for tensor in (t for pair in self.past for t in pair):
+                tensor[place, :, used] = tensor[last, :, used]
+            for tensor in (t for pair in self.cross for t in pair):
+                tensor[place] = tensor[last]
+            self.kin[place] = self.kin[last]
             if self.memory_bias is not None:
                 self.memory_bias[place] = self.memory_bias[last]
-        self.requests = last
+            self.starts[place] = self.starts[last]
+        self.starts.pop()
+        self.start_ids = torch.tensor(self.starts, device=self.start_ids.device)

@@ -6,6 +6,7 @@ behind them when it is loaded, as the published processor does. A file that has 
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from openflorence.contract.locations import BINS, spell
+from openflorence.contract.spelling import Spelling
 from openflorence.errors import BadCheckpoint
 
 BASE_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3
@@ -44,6 +46,19 @@ ADDED_TOKENS: tuple[str, ...] = (
 )
 
 
+def _byte_letters() -> dict[str, int]:
+    """The letter that byte-level BPE writes for each byte, to the byte.
+
+    source    GPT-2's `bytes_to_unicode`: printable Latin-1 as it is, the other bytes from U+0100 on, in order.
+    """
+    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(0x100 + place): byte for place, byte in enumerate(moved)}
+
+
+_BYTES = _byte_letters()
+
+
 class Text:
     """A tokenizer with the ids this network needs."""
 
@@ -69,6 +84,24 @@ class Text:
                 raise BadCheckpoint(f"tokenizer: {word} has id {ids.get(word)}, expected {wanted}")
         self.first_location: int = ids[spell(0)]
         self.size: int = max(ids.values()) + 1  # entries; later embedding rows are filler
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """What a grammar needs to know of this vocabulary."""
+        ids = self.tokenizer.get_vocab()
+        pieces: list[bytes | None] = [None] * self.size
+        special = self.tokenizer.get_added_tokens_decoder()
+        for word, token in ids.items():
+            if token not in special and all(letter in _BYTES for letter in word):
+                pieces[token] = bytes(_BYTES[letter] for letter in word)
+        return Spelling(
+            pieces=tuple(pieces),
+            first_location=self.first_location,
+            sep=ids["<sep>"],
+            poly=ids["<poly>"],
+            end_poly=ids["</poly>"],
+            eos=ids["</s>"],
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "Text":

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from openflorence.contract.answers import CONTROLS, MARKERS, join_labels, read_answer, write_answer
+from openflorence.contract.answers import CONTROLS, MARKERS, Said, join_labels, read_answer, write_answer
 from openflorence.contract.locations import spell, spell_all
 from openflorence.contract.regions import Answer, Box, Point, Region
 from openflorence.contract.tasks import FREE_TEXT, TASKS, find_task
 from openflorence.errors import BadRegion
+from tests.hearing import said
 
 EVERY_TASK = (*TASKS, FREE_TEXT)
 SPECIAL = (*CONTROLS, *MARKERS)
@@ -300,17 +301,56 @@ def test_what_was_asked_travels_with_the_answer():
     assert (answer.input, answer.truncated, answer.image) == ("what is it?", True, "picture")
 
 
-def test_a_score_is_the_mean_probability_of_the_locations_of_a_region():
-    # By hand: means of the logarithms of (1/2)^2 (1/8)^2 and of 1/4 four times are both those of 1/4.
+def test_a_region_is_scored_by_its_label_its_place_and_both():
+    # By hand: means of the logarithms of (1/2)^2 (1/8)^2 and of 1/4 four times are both those of 1/4; labels have 1/2.
     logs = [math.log(p) for p in (0.5, 0.5, 0.125, 0.125, 0.25, 0.25, 0.25, 0.25, 0.9)]
-    answer = read_answer(f"<s>car{a}{b}dog<loc_9>", "detect", (9, 9), location_logprobs=logs)
-    assert [region.score for region in answer.regions] == pytest.approx([0.25, 0.25])
-    polygons = read_answer(
-        f"<loc_9>x<poly>{ring}<sep>{ring2}</poly>", "segment", (9, 9), location_logprobs=[0.0] + [math.log(0.3)] * 12
-    )
-    assert [region.score for region in polygons.regions] == pytest.approx([0.3])
+    raw = f"<s>car{a}{b}dog<loc_9>"
+    answer = read_answer(raw, "detect", (9, 9), said=said(raw, logs, words=math.log(0.5)))
+    assert [region.place_score for region in answer.regions] == pytest.approx([0.25, 0.25])
+    assert [region.label_score for region in answer.regions] == pytest.approx([0.5, 0.5])
+    assert [region.score for region in answer.regions] == pytest.approx([0.125, 0.125])
+    raw = f"<loc_9>x<poly>{ring}<sep>{ring2}</poly>"
+    polygons = read_answer(raw, "segment", (9, 9), said=said(raw, [0.0] + [math.log(0.3)] * 12))
+    assert [region.score for region in polygons.regions] == pytest.approx([0.3])  # nothing is named: the place alone
+    assert [region.label_score for region in polygons.regions] == [None]
 
 
-def test_scores_that_do_not_fit_the_locations_are_not_believed():
-    answer = read_answer(f"car{a}", "detect", (9, 9), location_logprobs=[0.0] * 5)
-    assert [region.score for region in answer.regions] == [None]
+def test_a_label_is_scored_for_all_that_it_names_and_for_nothing_else():
+    raw = f"car{a}{b}<sep>{a}dog{b}"
+    stretches = said(raw, 0.0)
+    stretches[0] = stretches[0]._replace(logprob=math.log(0.5))
+    stretches[-5] = stretches[-5]._replace(logprob=math.log(0.2))
+    regions = read_answer(raw, "detect", (9, 9), said=stretches).regions
+    assert [region.label for region in regions] == ["car", "car", "", "dog"]
+    assert [region.label_score for region in regions] == [
+        pytest.approx(0.5),
+        pytest.approx(0.5),
+        None,
+        pytest.approx(0.2),
+    ]
+
+
+def test_a_text_is_scored_by_the_mean_probability_of_its_tokens():
+    # By hand: three tokens of 1/8 in all are 1/2 each.
+    answer = read_answer("a red car", "caption", (9, 9), said=[Said("words", math.log(0.125), tokens=3)])
+    assert answer.score == pytest.approx(0.5)
+    assert read_answer("", "caption", (9, 9), said=[]).score is None
+    assert read_answer("a red car", "caption", (9, 9)).score is None
+
+
+def test_scores_that_do_not_fit_the_answer_are_not_believed():
+    for stretches in (said(f"car{a}", 0.0)[:-1], said(a, 0.0), said(f"{a}car", 0.0)):
+        answer = read_answer(f"car{a}", "detect", (9, 9), said=stretches)
+        assert [(region.score, region.label_score) for region in answer.regions] == [(None, None)]
+
+
+def test_a_coordinate_may_lie_between_bins():
+    # By hand: an image of 1000 px has bins of 1 px; the expected places are put as they are, half a bin further on.
+    stretches = [Said("words", 0.0)]
+    stretches += [Said("location", 0.0, bin=place, spread=0.5) for place in (10.25, 20.0, 29.5, 41.75)]
+    raw = "car<loc_10><loc_20><loc_30><loc_42>"
+    (region,) = read_answer(raw, "detect", (1000, 1000), said=stretches).regions
+    assert region.box == pytest.approx((10.75, 20.5, 30.0, 42.25))
+    assert region.spread_px == pytest.approx((0.5, 0.5, 0.5, 0.5))
+    (wide,) = read_answer(raw, "detect", (2000, 500), said=stretches).regions
+    assert wide.spread_px == pytest.approx((1.0, 0.25, 1.0, 0.25))  # bins of 2 px and of half a pixel

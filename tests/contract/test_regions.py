@@ -12,6 +12,7 @@ from openflorence.contract.locations import spell_all
 from openflorence.contract.regions import Answer, Box, Point, Region
 from openflorence.contract.tasks import TASKS, find_task
 from openflorence.errors import BadImage
+from tests.hearing import said
 
 CAR, WHEEL = spell_all((52, 332, 932, 774)), spell_all((702, 575, 866, 771))
 QUAD = spell_all((100, 100, 500, 150, 490, 250, 90, 200))
@@ -80,11 +81,11 @@ def test_the_published_shape(task, raw, value):
 
 
 def test_published_scores_are_given_when_every_box_has_one():
-    answer = read("detect", location_logprobs=[0.0] * 16)
+    answer = read("detect", said=said(RAW["detect"], 0.0, 0.0))
     assert answer.to_published()["<OD>"]["scores"] == [1.0] * 4
     some = replace(answer, regions=(answer.regions[0], replace(answer.regions[1], score=None)))
     assert set(some.to_published()["<OD>"]) == {"bboxes", "labels"}
-    assert set(read("ground", location_logprobs=[0.0] * 4).to_published().popitem()[1]) == {"bboxes", "labels"}
+    assert set(read("ground", said=said(RAW["ground"], 0.0)).to_published().popitem()[1]) == {"bboxes", "labels"}
 
 
 def test_published_integers_are_cut_not_rounded():
@@ -102,7 +103,7 @@ def test_detections_number_labels_by_first_appearance():
 
 
 def test_detections_have_confidence_if_every_region_has_a_score():
-    answer = read("detect", location_logprobs=[-1.0] * 16)
+    answer = read("detect", said=said(RAW["detect"], -1.0, 0.0))
     assert answer.to_detections().confidence == pytest.approx([np.exp(-1)] * 4)
     some = replace(answer, regions=(*answer.regions, Region("x", box=Box(1, 2, 3, 4))))
     assert some.to_detections().confidence is None
@@ -142,10 +143,18 @@ def test_trap_17_an_empty_answer_becomes_empty_shapes(task):
 
 
 def test_a_row_has_the_documented_keys_in_order():
-    row = read("detect", raw=f"car{CAR}", location_logprobs=[-0.1] * 4).as_row()
-    assert list(row) == ["width", "height", "task", "input", "text", "truncated", "regions"]
+    row = read("detect", raw=f"car{CAR}", said=said(f"car{CAR}", -0.1, 0.0)).as_row()
+    assert list(row) == ["width", "height", "task", "input", "text", "score", "truncated", "cut", "regions"]
     assert row["regions"] == [
-        {"label": "car", "score": 0.9048, "box": [33.6, 159.6, 596.8, 371.76], "quad": None, "polygons": None}
+        {
+            "label": "car",
+            "score": 0.9048,
+            "label_score": 1.0,
+            "place_score": 0.9048,
+            "box": [33.6, 159.6, 596.8, 371.76],
+            "quad": None,
+            "polygons": None,
+        }
     ]
 
 

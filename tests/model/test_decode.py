@@ -17,9 +17,10 @@ from openflorence.contract.tasks import FREE_TEXT, TASKS
 from openflorence.errors import BadConfig
 from openflorence.model.checkpoint import rename_to_ours
 from openflorence.model.config import TextConfig, read_config
-from openflorence.model.decode import Decoded, DecodeSettings, Sampling, decode, repeats
+from openflorence.model.decode import decode
 from openflorence.model.fast import FastDecoder
 from openflorence.model.florence import Network
+from openflorence.model.search import Decoded, DecodeSettings, Sampling, repeats
 from tests.reference import TINY_SIDE_PX, TINY_TEXT, TINY_VISION, draw_weights
 
 VOCAB = 40

@@ -16,9 +16,10 @@ import openflorence
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.tasks import FREE_TEXT, TASKS, Task
 from openflorence.errors import BadConfig, BadImage, BadPrompt, BadRegion, OpenFlorenceError
-from openflorence.model.decode import DecodeSettings, Sampling
+from openflorence.model.decode import Batch
 from openflorence.model.images import to_batch
 from openflorence.model.predict import AskOptions, Florence, Request, load
+from openflorence.model.search import DecodeSettings, Sampling
 
 ALL = (*TASKS, FREE_TEXT)
 SHORT = AskOptions(max_tokens=24)
@@ -107,18 +108,17 @@ def test_the_network_makes_the_same_first_choice(model):
 
 
 def test_published_decoding_is_the_published_settings(model, monkeypatch):
-    seen = []
-    plain = openflorence.model.predict.decode
+    seen, plain = [], Batch.join
 
-    def decode(decoder, memory, mask, settings):
-        seen.append(settings)
-        return plain(decoder, memory, mask, settings)
+    def join(self, jobs, memory, mask):
+        seen.extend((job.settings, job.grammar) for job in jobs)
+        plain(self, jobs, memory, mask)
 
-    monkeypatch.setattr(openflorence.model.predict, "decode", decode)
+    monkeypatch.setattr(Batch, "join", join)
     model.predict(drawn_picture(), "detect", decoding="published")
     model.predict(drawn_picture(), "detect", options=AskOptions(decoding="published", beams=1, max_tokens=9))
     published = DecodeSettings.published(model.checkpoint.config.text)
-    assert seen == [published, replace(published, beams=1, max_tokens=9)]
+    assert seen == [(published, None), (replace(published, beams=1, max_tokens=9), None)]
     assert published.no_repeat_ngram == 3  # trap 3: the ban is there by name, and only then
 
 
@@ -193,13 +193,13 @@ def test_equal_images_are_encoded_once(model, monkeypatch, tmp_path):
 
 def test_an_image_of_a_group_is_read_once_also_when_it_is_bad(model, monkeypatch):
     reads = []
-    plain = openflorence.model.predict.read_image
+    plain = openflorence.model.flow.read_image
 
     def read_image(source, limits):
         reads.append(source)
         return plain(source, limits)
 
-    monkeypatch.setattr(openflorence.model.predict, "read_image", read_image)
+    monkeypatch.setattr(openflorence.model.flow, "read_image", read_image)
     results = list(model.predict_many([("gone.png", task.name) for task in ALL[:5]], SHORT, 2, on_error="give"))
     assert [type(result) for result in results] == [BadImage] * 5
     assert reads == ["gone.png"]  # a dead URL is waited for once, not once a task
@@ -244,7 +244,7 @@ def test_a_bad_request_is_told_and_does_not_stop_the_others(model, name):
     for batch in (1, 3):
         first, error, last = model.predict_many(requests, SHORT, batch, on_error="give")
         assert isinstance(error, kind)
-        assert first == model.predict(picture, "caption", options=SHORT)
+        assert first.raw == model.predict(picture, "caption", options=SHORT).raw
         assert last.raw == model.predict(picture, "detect", options=SHORT).raw
 
 
@@ -285,11 +285,14 @@ def test_what_no_request_can_be_answered_with_is_told_at_once(model):
 
 
 def test_an_answer_that_was_cut_says_so(model):
-    cut = model.predict(drawn_picture(1), "detect", options=AskOptions(beams=1, max_tokens=8))
-    whole = model.predict(drawn_picture(1), "detect", options=AskOptions(beams=1))
-    assert cut.truncated
-    assert not whole.truncated
-    assert cut.as_row()["truncated"] is True
+    picture = drawn_picture(3)  # of which the drawn network ends its list by itself
+    cut = model.predict(picture, "detect", options=AskOptions(beams=1, max_tokens=8))
+    whole = model.predict(picture, "detect", options=AskOptions(beams=1))
+    few = model.predict(picture, "detect", options=AskOptions(beams=1, max_regions=2))
+    assert (cut.truncated, cut.cut, cut.invalid, len(cut.regions)) == (True, "tokens", 0, 1)
+    assert (whole.truncated, whole.cut) == (False, "")
+    assert (few.truncated, few.cut, len(few.regions)) == (True, "regions", 2)
+    assert (cut.as_row()["truncated"], cut.as_row()["cut"]) == (True, "tokens")
 
 
 def test_an_empty_answer_is_typed_and_knows_its_image(model):
@@ -374,8 +377,8 @@ def test_changed_weights_are_used(answering_folder):
 
 def test_unchanged_weights_are_packed_once(model, monkeypatch):
     packed = []
-    plain = openflorence.model.predict.FastDecoder
-    monkeypatch.setattr(openflorence.model.predict, "FastDecoder", lambda network: packed.append(1) or plain(network))
+    plain = openflorence.model.runner.FastDecoder
+    monkeypatch.setattr(openflorence.model.runner, "FastDecoder", lambda network: packed.append(1) or plain(network))
     view = model.open(drawn_picture())
     for task in ALL[:4]:
         view.ask(task, options=SHORT)
@@ -399,7 +402,7 @@ def test_a_training_loop_that_asks_goes_on_training(model):
 
 def test_the_input_may_have_another_size(answering_folder):
     wide = load(answering_folder, side_px=(24, 48))
-    assert wide.image_tokens == 1 + 3 * 6
+    assert wide.runner.image_tokens == 1 + 3 * 6
     assert wide.open(drawn_picture()).image_tokens.shape == (19, 32)
     answer = wide.predict(drawn_picture(1), "detect", options=SHORT)
     assert answer.image_wh == (48, 32)

@@ -54,10 +54,11 @@ from openflorence.contract.prompts import write_prompt
 from openflorence.contract.regions import Answer
 from openflorence.contract.tasks import find_task
 from openflorence.model.checkpoint import load_checkpoint
-from openflorence.model.decode import DecodeSettings, decode
+from openflorence.model.decode import decode
 from openflorence.model.fast import FastDecoder
 from openflorence.model.images import to_batch
 from openflorence.model.predict import AskOptions
+from openflorence.model.search import DecodeSettings
 
 GOLDENS = read_goldens()
 CHECKPOINTS = read_file()["checkpoints"]

@@ -1,0 +1,122 @@
+"""Answers longer than the position table: a cut answer goes on from its own last regions.
+
+A second pass is told the end of what was already found, as the beginning of its answer, and says what comes next. The
+order in which a network lists regions is the order it was taught, so what follows the last ones is what is missing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from openflorence.contract.regions import Answer, Region
+from openflorence.contract.spelling import Spelling
+from openflorence.contract.tasks import Task
+from openflorence.model.asking import Question
+from openflorence.model.runner import Runner
+from openflorence.model.search import Decoded, Job
+
+PASSES = 16  # most passes of one answer: a network that repeats itself is stopped much earlier
+SAME = 0.9  # overlap over union from which two regions of one label are the same one, said twice
+LOOP = 24  # ids: a text whose last ones stand in it already goes round in a circle
+
+
+@dataclass
+class Longer:
+    """What was said of one answer so far, in one pass or more."""
+
+    parts: list[Decoded] = field(default_factory=list)
+    opening: tuple[int, ...] = ()
+
+    def job(self, job: Job) -> Job:
+        """The job of the next pass; each pass has one of its own."""
+        return replace(job, opening=self.opening)
+
+    @property
+    def whole(self) -> Decoded:
+        """All passes as one answer."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        ids = tuple(token for part in self.parts for token in part.ids)
+        logprob = sum(part.logprob for part in self.parts)
+        return Decoded(
+            ids=ids,
+            logprobs=tuple(value for part in self.parts for value in part.logprobs),
+            places=tuple(place for part in self.parts for place in part.places),
+            score=logprob / max(1, len(ids)),
+            logprob=logprob,
+            cut=self.parts[-1].cut,
+        )
+
+    def take(self, decoded: Decoded, question: Question, runner: Runner) -> bool:
+        """Take the answer of a pass; True when another one should follow.
+
+        A pass that says nothing new is dropped, and the answer stays cut: there is more, but it cannot be had so.
+        """
+        before = self.whole if self.parts else None
+        self.parts.append(decoded)
+        if question.options.more != "continue":
+            return False
+        if before is not None and not _says_more(runner, question, before, self.whole):
+            self.parts[-1] = replace(decoded, ids=(), logprobs=(), places=(), logprob=0.0, cut=before.cut)
+            return False
+        if decoded.cut != "tokens" or len(self.parts) == PASSES:
+            return False
+        keep = question.job.settings.limit(runner.checkpoint.config.text) // 2
+        self.opening = opening_of(self.whole.ids, question.task, runner.checkpoint.text.spelling, keep)
+        return bool(self.opening)
+
+
+def opening_of(ids: Sequence[int], task: Task, spelling: Spelling, keep: int) -> tuple[int, ...]:
+    """Give the end of an answer, as long as `keep` allows, from the start of a region on; () if none starts there."""
+    first = max(0, len(ids) - keep)
+    return next((tuple(ids[i:]) for i in range(first, len(ids)) if _starts(ids, i, task, spelling)), ())
+
+
+def _starts(ids: Sequence[int], i: int, task: Task, spelling: Spelling) -> bool:
+    """Whether a region starts at a place of an answer, or a word of a text."""
+    if task.form == "text":
+        return True
+    if task.form == "bare_boxes":
+        return i % 4 == 0
+    if task.form == "polygons":
+        return ids[i] == spelling.poly
+
+    def is_word(token: int) -> bool:
+        return token < len(spelling.pieces) and spelling.pieces[token] is not None
+
+    return is_word(ids[i]) and (i == 0 or not is_word(ids[i - 1]))
+
+
+def _says_more(runner: Runner, question: Question, before: Decoded, after: Decoded) -> bool:
+    """Whether a pass added a region that was not there, or words that do not go round in a circle."""
+    if question.task.form == "text":
+        ids, last = after.ids, after.ids[-LOOP:]
+        ends = range(len(before.ids), len(ids))
+        return len(ids) > len(before.ids) and not any(ids[end - LOOP : end] == last for end in ends if end >= LOOP)
+    old, new = (runner.read(question, one).regions for one in (before, after))
+    return any(not _is_there(region, old) for region in new[len(old) :])
+
+
+def without_repeats(answer: Answer) -> Answer:
+    """Leave out regions that a later pass said again."""
+    kept: list[Region] = []
+    for region in answer.regions:
+        if not _is_there(region, kept):
+            kept.append(region)
+    return replace(answer, regions=tuple(kept))
+
+
+def _is_there(region: Region, others: Sequence[Region]) -> bool:
+    return any(region.label == other.label and _overlap(region, other) >= SAME for other in others)
+
+
+def _overlap(one: Region, other: Region) -> float:
+    """Overlap over union of the upright bounds of two regions."""
+    a, b = one.bounds, other.bounds
+    if a is None or b is None:
+        return 0.0
+    if a == b:
+        return 1.0
+    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+    shared = max(width, 0.0) * max(height, 0.0)
+    union = sum((box.x1 - box.x0) * (box.y1 - box.y0) for box in (a, b)) - shared
+    return shared / union if union > 0 else 0.0
