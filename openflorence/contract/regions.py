@@ -57,6 +57,7 @@ class Answer:
     cut: str = ""  # what cut it: "tokens", the limit of its length, or "regions", of their number; "" is not known
     score: float | None = None  # how sure of the text: geometric mean of its tokens' probabilities; None if not known
     logprob: float | None = None  # summed log-probability of all that was said, </s> included
+    presence: tuple[tuple[str, float], ...] = ()  # phrases, and how probable it is that they are there; if asked for
     invalid: int = 0  # pieces of the raw text that could not be read, or boxes whose corners were swapped
     input: str | None = None  # what was asked with the task: the text, or the region as location tokens
     image: Any = field(default=None, repr=False, compare=False)  # PIL image the answer is about, for drawing
@@ -132,6 +133,7 @@ class Answer:
             "score": _score(self.score),
             "truncated": self.truncated,
             "cut": self.cut,
+            **({"presence": {phrase: _score(value) for phrase, value in self.presence}} if self.presence else {}),
             "regions": [_region_row(region) for region in self.regions],
         }
 

@@ -34,6 +34,8 @@ class AskOptions:
     labels: tuple[str, ...] | None = None  # the only labels that tasks which name regions may use
     max_regions: int | None = None  # most regions of an answer; one that wanted more says `truncated`
     coordinates: Coordinates = "bin"  # "expected": between bins, where the probabilities of the bins say
+    presence: bool = False  # of ground, find and segment: say how probable it is that each phrase is there at all
+    min_presence: float | None = None  # the same, and leave out the regions of phrases that are less probable
     more: More = "never"  # after a cut answer: "continue" where it ended, or ask about overlapping "tiles"
     tiles: int | tuple[int, int] | None = None  # ask about so many tiles, or rows and columns of them, at once
 
@@ -56,6 +58,8 @@ class AskOptions:
             raise BadConfig(f"max_regions is {self.max_regions}; give 1 or more")
         if self.tiles is not None and min(self.tiles if isinstance(self.tiles, tuple) else (self.tiles,)) < 1:
             raise BadConfig(f"tiles is {self.tiles}; give a number, or rows and columns, each 1 or more")
+        if self.min_presence is not None and not 0 <= self.min_presence <= 1:
+            raise BadConfig(f"min_presence is {self.min_presence}; give a probability from 0 to 1")
         # Checked where the search checks them, but now, before an image is read.
         DecodeSettings(beams=self._beams(1), max_tokens=self.max_tokens, sampling=self.sampling)
 

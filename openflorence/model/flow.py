@@ -92,7 +92,12 @@ def _tokens(pending: Pending) -> Float[Tensor, "N D"]:
 def read(runner: Runner, pending: Pending, decoded: Decoded) -> Answer:
     """Read a finished question's answer; what was said again by a later pass is left out."""
     answer = runner.read(pending.question, decoded)
-    return without_repeats(answer) if len(pending.longer.parts) > 1 else answer
+    if len(pending.longer.parts) > 1:
+        answer = without_repeats(answer)
+    options = pending.question.options
+    if options.presence or options.min_presence is not None:
+        answer = runner.with_presence(pending.question, answer, _tokens(pending))
+    return answer
 
 
 def answer_all(runner: Runner, asked: Sequence[tuple[Question, Float[Tensor, "N D"]]]) -> list[Answer]:

@@ -9,15 +9,17 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from openflorence.contract.answers import CONTROLS, MARKERS, Said, read_answer
+from openflorence.contract.answers import CONTROLS, MARKERS, Said, join_labels, read_answer
 from openflorence.contract.locations import BINS
-from openflorence.contract.regions import Answer
+from openflorence.contract.prompts import AND
+from openflorence.contract.regions import Answer, Box
 from openflorence.errors import BadConfig
 from openflorence.model.asking import Question
 from openflorence.model.checkpoint import Checkpoint
 from openflorence.model.fast import FastDecoder
 from openflorence.model.florence import Network
 from openflorence.model.images import to_batch
+from openflorence.model.presence import BLANK, Sought, presence
 from openflorence.model.search import Decoded
 
 SHORTEST_PROMPT = 3  # tokens: <s>, a word, </s>
@@ -53,6 +55,7 @@ class Runner:
         self._markers = {token for word, token in words if word in MARKERS}
         self._locations = range(special.first_location, special.first_location + BINS)
         self._decoder: FastDecoder | None = None
+        self._blank: tuple[FastDecoder, Tensor] | None = None
         self._packed_from: list[tuple[torch.nn.Parameter, int, int]] = []
 
     @property
@@ -100,6 +103,32 @@ class Runner:
             self._decoder, self._packed_from = FastDecoder(self.network), now
         return self._decoder
 
+    def blank_tokens(self) -> Float[Tensor, "N D"]:
+        """Image tokens of an image that shows nothing, computed once as long as the weights stay."""
+        decoder = self.decoder()
+        if self._blank is None or self._blank[0] is not decoder:
+            self._blank = decoder, self.encode_images([BLANK])[0]
+        return self._blank[1]
+
+    def with_presence(self, question: Question, answer: Answer, tokens: Float[Tensor, "N D"]) -> Answer:
+        """Say of each phrase that was sought how probable it is that it is there; leave out what is not, if told to."""
+        boxes = {phrase: list[Box]() for phrase in _phrases(question, answer)}
+        for region in answer.regions:
+            phrase = region.label if question.task.name != "segment" else question.words or ""
+            if phrase in boxes and region.bounds is not None:
+                boxes[phrase].append(region.bounds)
+        sought = [Sought(phrase, found) for phrase, found in boxes.items()]
+        text, blank = self.checkpoint.text, self.blank_tokens()
+        there = presence(self.network, text, tokens, blank, answer.image_wh, sought) if sought else []
+        told = tuple((one.phrase, found.probability) for one, found in zip(sought, there, strict=True))
+        least = question.options.min_presence
+        gone = {phrase for phrase, value in told if least is not None and value < least}
+        if question.task.name == "segment":
+            kept = () if gone else answer.regions
+        else:
+            kept = tuple(region for region in answer.regions if region.label not in gone)
+        return replace(answer, presence=told, regions=kept, text=join_labels(kept, question.task))
+
     def read(self, question: Question, decoded: Decoded) -> Answer:
         """Read what was decoded as the answer to a question; its scores are probabilities where it is calibrated."""
         published = question.options.decoding == "published"
@@ -138,6 +167,15 @@ class Runner:
             else:
                 stretches.append(Said("words", logprob))
         return stretches
+
+
+def _phrases(question: Question, answer: Answer) -> list[str]:
+    """What was sought: the phrases that were asked for, of a caption those that were found."""
+    if question.task.name == "ground":
+        return list(dict.fromkeys(region.label for region in answer.regions))
+    if question.task.name in ("find", "segment") and question.words is not None:
+        return question.words.split(AND)
+    return []
 
 
 def _pad(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
