@@ -2,6 +2,7 @@
 
 Of an official benchmark, and of the drawn world where a folder is given, the folder gets answers.jsonl, an answer a
 line as it comes, about.json, scores.json, report.md and report.html; asked again, only what has no answer is asked.
+A calibration leaves calibration.json beside the weights, and a page of reliability diagrams.
 """
 
 import re
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openflorence.data.problems import Problems
+from openflorence.data.problems import Problems, write_text
 from openflorence.errors import BadConfig
 from openflorence.evaluation.benchmarks import (
     BENCHMARKS,
@@ -21,17 +22,24 @@ from openflorence.evaluation.benchmarks import (
     open_benchmark,
     score_answers,
 )
+from openflorence.evaluation.calibrate import calibrate_records, calibrate_world
 from openflorence.evaluation.compare import compare
 from openflorence.evaluation.drawn import WORLD, WorldScores, as_markdown, as_row, evaluate_world
 from openflorence.evaluation.drawn_file import Scenes, ask_world, score_world
 from openflorence.evaluation.figures import Answerer, percent, plain_figure, table, write_report
 from openflorence.evaluation.heldout import evaluate_records, open_part
+from openflorence.evaluation.pages import as_html
 from openflorence.evaluation.report import write_pages
 from openflorence.evaluation.results import Results
+from openflorence.model.calibration import FILE as CALIBRATION_FILE
+from openflorence.model.calibration import Method, write_calibration
+from openflorence.model.hub import resolve
 from openflorence.model.predict import AskOptions
 
 SCENES = 500  # of the drawn world unless limited
+CALIBRATION_SCENES = 1000  # the same, to fit a calibration
 SCORES_FILE = "scores.json"
+PAGE_FILE = "calibration.html"
 Advance = Callable[[], object]
 
 
@@ -160,6 +168,68 @@ def _ask(opened: Opened, plan: Plan, machine: Machine) -> Path:
     florence = machine.load()
     with machine.progress("questions", len(opened.questions)) as advance:
         return ask_benchmark(florence, opened, plan.folder, plan.about, plan.options, advance)
+
+
+# ---- what scores are worth
+
+
+@dataclass(frozen=True)
+class CalibrationPlan:
+    """What to fit the scores of a checkpoint to, and where to leave it."""
+
+    data: str  # "world", or the folder or main file of a data set
+    model: str | None  # folder or hub id; None for the embedded one
+    date: str
+    method: Method = "isotonic"
+    split: str | None = None
+    limit: int | None = None  # scenes, or most images
+    seed: int = 5000  # of the first drawn scene
+    out: Path | None = None  # folder for calibration.json; the checkpoint's own unless given
+    page: Path | None = None  # for the diagrams; calibration.html beside calibration.json unless given
+
+    @property
+    def folder(self) -> Path:
+        """Where calibration.json goes.
+
+        raises    BadConfig for the embedded checkpoint's own folder, unless it is named.
+        """
+        if self.out is not None:
+            return self.out
+        folder = resolve(self.model)
+        if folder == resolve(None):
+            raise BadConfig(
+                f"the embedded checkpoint belongs to this package; give --out: a folder for {CALIBRATION_FILE}, or "
+                f"{folder} itself"
+            )
+        return folder
+
+
+def calibrate(plan: CalibrationPlan, machine: Machine) -> str:
+    """Fit and write a calibration and its page; gives a table with the calibration error of every task.
+
+    raises    BadConfig and BadRecord as the data have them, or when no task gets a curve: then nothing is written.
+    """
+    folder = plan.folder
+    if plan.data == "world":
+        scenes = plan.limit or CALIBRATION_SCENES
+        model = machine.load()
+        with machine.progress("scenes", scenes) as advance:
+            fitted = calibrate_world(model, scenes, plan.seed, plan.method, advance=advance)
+        data = f"drawn scenes, seeds {plan.seed} to {plan.seed + scenes - 1}"
+    else:
+        part, records = open_part(plan.data, plan.split or "val", None, problems := Problems())
+        _note(problems, machine)
+        model, data = machine.load(), f"{part.name}, {part.split}"
+        with machine.progress("images", min(plan.limit or len(records), len(records))) as advance:
+            fitted = calibrate_records(model, records, part.root, plan.method, limit=plan.limit, advance=advance)
+    calibration = fitted.calibration(data, plan.date)
+    if not calibration.fits:
+        raise BadConfig(f"no task of {data} gets a curve; nothing was written:\n{fitted.as_markdown()}")
+    facts = (("model", plan.model or "nano"), ("data", data), ("date", plan.date))
+    page = plan.page or folder / PAGE_FILE
+    write_text(page, as_html(fitted.page("What scores are worth", facts)))
+    machine.note(f"{write_calibration(calibration, folder)}, diagrams in {page}")
+    return fitted.as_markdown()
 
 
 # ---- what is left
