@@ -30,8 +30,8 @@ HOUSE = {
     "model": "config tokenizer sources images listing files linear davit seq2seq florence fast settings layouts "
     "calibration checkpoint hub doctor adapter_files adapters search decode presence asking runner tiles longer flow "
     "streaming predict answer_folder",
-    "data": "words chance glyphs shapes painting world sentences questions truth album problems entries cleaning pairs "
-    "coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget "
+    "data": "words chance glyphs shapes painting printed world sentences questions truth album problems entries "
+    "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget "
     "wording augment mixture",
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",

@@ -69,8 +69,9 @@ def with_article(phrase: str) -> str:
 
 
 def counted(phrase: str, count: int) -> str:
-    """Name one or several: "a red fish", "two red fish"."""
-    return with_article(phrase) if count == 1 else f"{NUMBERS[count]} {plural(phrase)}"
+    """Name one or several: "a red fish", "two red fish"; above ten in digits, "11 red fish"."""
+    number = NUMBERS[count] if count < len(NUMBERS) else str(count)
+    return with_article(phrase) if count == 1 else f"{number} {plural(phrase)}"
 
 
 def listed(phrases: list[str]) -> str:

@@ -28,6 +28,7 @@ from openflorence.data.words import COLOURS, GROUNDS, PLATES, SIGN, SIGN_WORDS, 
 from openflorence.errors import BadConfig
 
 _REFERENCE_PX = 128  # short side of the raster on which overlaps are judged, whatever the size painted
+_MOST_OBJECTS = 200  # owners are numbered in eight bits, signs among them
 _SIGN_TURNS_DEG = (0, 0, 0, -24, -15, -8, 8, 15, 24)
 
 
@@ -42,6 +43,7 @@ class WorldConfig:
     kinds: tuple[str, ...] = KINDS  # kinds that occur
     colours: tuple[str, ...] = tuple(COLOURS)  # colours that occur
     sizes: tuple[str, ...] = tuple(SIZES)  # size words that occur, smallest first
+    size_percent: int = 100  # of the usual size of objects, for crowds; size words mean what they mean among these
     sign_share: float = 0.35  # share of scenes with signs
     max_signs: int = 2  # most signs in a scene that has any
     texture_share: float = 0.5  # share of scenes whose background is not plain
@@ -55,11 +57,13 @@ class WorldConfig:
     def __post_init__(self) -> None:
         if self.side_px < 32 or not all(1 <= part <= 4 for part in self.aspect):
             raise BadConfig(f"side_px {self.side_px}, aspect {self.aspect}: need side_px >= 32, parts in 1..4")
-        if not 1 <= self.min_objects <= self.max_objects <= 10 or not 0 <= self.max_signs <= 4:
+        if not 1 <= self.min_objects <= self.max_objects <= _MOST_OBJECTS or not 0 <= self.max_signs <= 4:
             raise BadConfig(
                 f"{self.min_objects}..{self.max_objects} objects, up to {self.max_signs} signs: "
-                "allowed are 1..10 objects and 0..4 signs"
+                f"allowed are 1..{_MOST_OBJECTS} objects and 0..4 signs"
             )
+        if not 10 <= self.size_percent <= 100:
+            raise BadConfig(f"size_percent {self.size_percent}: allowed are 10..100")
         for name in (field.name for field in fields(self) if field.name.endswith("_share")):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadConfig(f"{name} {getattr(self, name)}: a share is from 0 to 1")
@@ -244,7 +248,7 @@ def _new_object(rng: np.random.Generator, config: WorldConfig, smaller: int) -> 
         size=size,
         shape=shape,
         shades=shades_of(nearby(rng, COLOURS[colour], 8)),
-        length=between(rng, low, high) * PLANE // 1000,
+        length=between(rng, low, high) * PLANE * config.size_percent // 100_000,
         turn_deg=between(rng, -shape.turn_deg, shape.turn_deg),
         mirrored=bool(below(rng, 2)) and shape.mirrors,
         outlined=chance(rng, config.outline_share),

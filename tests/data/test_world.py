@@ -19,6 +19,7 @@ from openflorence.data.chance import dice
 from openflorence.data.painting import paint
 from openflorence.data.sentences import caption
 from openflorence.data.shapes import KINDS
+from openflorence.data.truth import examples
 from openflorence.data.words import COLOURS, SIGN, SIZES, TEXTURES
 from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.errors import BadConfig
@@ -162,6 +163,21 @@ def test_a_scene_always_holds_something():
         assert caption(scene)
 
 
+def test_a_crowd_is_many_small_objects_and_can_be_asked_every_task():
+    few = {"kinds": ("fish", "ring"), "colours": ("red", "blue")}
+    config = WorldConfig(side_px=512, min_objects=60, max_objects=60, size_percent=30, sign_share=0, **few)
+    scene = draw_scene(0, config)
+    assert 55 <= len(scene.objects) <= 60  # where room runs out a scene holds fewer
+    for thing in scene.objects:
+        low, high = (0.3 * side / 1000 for side in SIZES[thing.size])
+        longer = max(thing.box.x1 - thing.box.x0, thing.box.y1 - thing.box.y0) / 512
+        assert longer < 1.25 * high + 0.03  # as below: turned, with an outline
+        assert longer > 0.75 * low - 0.01 or thing.visible < 1
+    assert any(word.isdigit() for word in caption(scene).split())  # more than ten of a kind, in digits
+    tasks = {example.task.name for example in examples(scene, dice(0))}
+    assert tasks >= {"detect", "dense_caption", "caption", "ground", "find", "answer"}
+
+
 def test_sizes_are_what_their_words_say():
     for scene in SCENES:
         for thing in scene.objects:
@@ -227,7 +243,8 @@ def test_the_config_decides_what_occurs():
 @pytest.mark.parametrize(
     "wrong",
     [{"side_px": 8}, {"aspect": (9, 1)}, {"min_objects": 0}, {"min_objects": 4, "max_objects": 3}, {"kinds": ("dog",)},
-     {"max_signs": 9}, {"colours": ()}, {"sign_share": 2}, {"min_visible": -0.1}],
+     {"max_objects": 201}, {"size_percent": 9}, {"max_signs": 9}, {"colours": ()}, {"sign_share": 2},
+     {"min_visible": -0.1}],
     ids=str,
 )  # fmt: skip
 def test_a_config_that_cannot_be_drawn_says_so(wrong):
