@@ -31,8 +31,8 @@ HOUSE = {
     "calibration checkpoint hub doctor adapter_files adapters search decode presence asking runner tiles longer flow "
     "streaming predict answer_folder",
     "data": "words chance glyphs shapes painting printed world sentences questions truth album problems entries "
-    "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes targets budget "
-    "wording augment mixture",
+    "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes "
+    "targets budget wording augment mixture",
     "engine": "",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
@@ -62,6 +62,7 @@ FUNCTION_LINES, FILE_LINES, ARGUMENTS = 60, 600, 8
 LARGER: dict[str, str] = {
     "openflorence/cli.py:run": "a command's options are its arguments",
     "openflorence/cli.py:evaluate": "a command's options are its arguments",
+    "openflorence/cli.py:calibrate": "a command's options are its arguments",
 }
 
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
