@@ -25,7 +25,6 @@ from openflorence.contract.spelling import (
     EOS,
     FAR,
     LOCATION,
-    OTHER,
     POLY,
     SEP,
     WORD,
@@ -173,6 +172,10 @@ class Grammar:
             allowed = self._known[key] = self._work_out(state, left)
         return allowed
 
+    def without_limits(self, state: State) -> Allowed:
+        """What might come next if neither tokens nor regions were limited."""
+        return self.allowed(state._replace(place="between") if state.place == "full" else state, FAR)
+
     def advance(self, state: State, token: int) -> State:
         """The state after one more token, which must have been allowed."""
         kind = self._kinds[token]
@@ -190,25 +193,6 @@ class Grammar:
             regions = state.regions + 1
             return State("full" if regions == self._max_regions else place, regions)
         return State(place, state.regions + (place == "end" and state.place == "bare 6"), state.x, state.y)
-
-    def cuts(self, state: State, token: int, left: int) -> Literal["", "tokens", "regions"]:
-        """Which limit alone keeps a token from coming next, if any does."""
-        allowed = self.allowed(state, left)
-        if not allowed.cut or self._permits(allowed, token):
-            return ""
-        if allowed.cut == "regions":
-            return "regions"
-        return "tokens" if self._permits(self.allowed(state, FAR), token) else ""
-
-    def _permits(self, allowed: Allowed, token: int) -> bool:
-        kind = self._kinds[token] if token < len(self._kinds) else OTHER
-        if kind == WORD:
-            listed = allowed.only is None or token in allowed.only
-            return allowed.words and listed and token not in allowed.barred
-        if kind == LOCATION:
-            low, high = allowed.locations or (1, 0)
-            return low <= token - self._location <= high
-        return token in allowed.markers
 
     def _work_out(self, state: State, left: int) -> Allowed:
         moves, label = self._moves[state.place], state.label or self._first

@@ -188,6 +188,7 @@ def make_question(
             "shorten the text"
         )
     job = Job(options.settings(checkpoint, task), options.grammar_of(checkpoint, task, words))
+    job.settings.limit(checkpoint.config.text)
     return Question(picture, task, words, ids, job, options)
 
 

@@ -144,6 +144,7 @@ def _forbid(logprobs: Float[Tensor, "R K V"], searches: list[Search]) -> None:
         for row, (search, line) in enumerate(lines)
         if search.settings.no_repeat_ngram
         for token in repeats(line.ids, search.settings.no_repeat_ngram)
+        if search.may_ban(token)
     ]
     if pairs:
         rows, tokens = torch.tensor(pairs, device=logprobs.device).unbind(1)
@@ -156,12 +157,31 @@ def _apply_grammars(flat: Float[Tensor, "rows V"], searches: list[Search]) -> No
     grammar = next((search.job.grammar for search in searches if search.job.grammar is not None), None)
     if grammar is None:
         return
+    masks = masks_for(grammar.spelling, flat.shape[-1], flat.device)
     allowed = [one for search in searches for one in search.allowed()]
+    wanted = _wanted(flat, searches, allowed, masks)
+    masks.apply(flat, allowed)
+    for search in searches:
+        search.cuts = [""] * len(search.lines)
+    lines = [(search, beam) for search in searches for beam in range(len(search.lines))]
+    for row, token in wanted.items():
+        (search, beam), one = lines[row], allowed[row]
+        if one is not None and flat[row, token] == -torch.inf:
+            search.cuts[beam] = one.cut
+
+
+def _wanted(
+    flat: Float[Tensor, "rows V"], searches: list[Search], allowed: Sequence[Allowed | None], masks: "Masks"
+) -> dict[int, int]:
+    """The token that would come without any limit, in the rows where a limit forbids something."""
     cut = [row for row, one in enumerate(allowed) if one is not None and one.cut]
-    wanted = dict(zip(cut, flat[cut].argmax(-1).tolist() if cut else [], strict=True))
-    for row, search in enumerate(searches):
-        search.note_wanted([wanted.get(row * len(search.lines) + beam) for beam in range(len(search.lines))])
-    masks_for(grammar.spelling, flat.shape[-1], flat.device).apply(flat, allowed)
+    if not cut:
+        return {}
+    lines = [(search, beam) for search in searches for beam in range(len(search.lines))]
+    free = [lines[row][0].without_limits(lines[row][1]) for row in cut]
+    rows = flat[cut]
+    masks.apply(rows, free)
+    return dict(zip(cut, rows.argmax(-1).tolist(), strict=True))
 
 
 @lru_cache(maxsize=8)
@@ -296,10 +316,10 @@ def _note_places(logprobs: Float[Tensor, "R K V"], searches: list[Search], rows:
     offsets = torch.arange(-NEAR, NEAR + 1, device=logprobs.device)
     tokens, first = at[:, 2:3] + offsets, at[:, 3:]
     inside = (tokens >= first) & (tokens < first + BINS)
-    near = logprobs[at[:, :1], at[:, 1:2], tokens.clamp(0, logprobs.shape[-1] - 1)].exp() * inside
-    mass = near.sum(-1)
-    mean = (near * offsets).sum(-1) / mass
-    spread = ((near * (offsets - mean[:, None]) ** 2).sum(-1) / mass).sqrt()
+    near = logprobs[at[:, :1], at[:, 1:2], tokens.clamp(0, logprobs.shape[-1] - 1)].masked_fill(~inside, -torch.inf)
+    mass, share = near.logsumexp(-1).exp(), near.softmax(-1)  # a grammar may insist on bins of which none was likely
+    mean = (share * offsets).sum(-1)
+    spread = (share * (offsets - mean[:, None]) ** 2).sum(-1).sqrt()
     values = torch.stack([mass.clamp(max=1.0), mean + (at[:, 2] - at[:, 3]), spread], dim=-1).tolist()
     for (line, *_), value in zip(found, values, strict=True):
         line.places[-1] = Place(*value)

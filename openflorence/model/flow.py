@@ -131,7 +131,7 @@ class Flow:
         self.waiting: deque[Pending] = deque()
         self.lanes: dict[int, Lane] = {}  # by beams
         self.opened: dict[Any, Opened] = {}
-        self._numbers = count()
+        self.taken = 0  # requests so far; each has its place as its number
 
     @property
     def running(self) -> int:
@@ -140,7 +140,7 @@ class Flow:
 
     def put(self, given: Any, options: AskOptions = DEFAULT_OPTIONS) -> int:
         """Take a request, in any of its forms; an error of its own is its result."""
-        number = next(self._numbers)
+        number, self.taken = self.taken, self.taken + 1
         try:
             request = as_request(given)
             seen = self._look(request.image)
@@ -175,14 +175,14 @@ class Flow:
 
         raises    the error of a bad request in its turn, unless errors are to be given in place of answers.
         """
-        taken, more = 0, True
-        for number in count():
+        more = True
+        for number in count(self.taken):
             while number not in self.results:
-                while more and taken < number + AHEAD * self.slots and len(self.waiting) < self.slots:
+                while more and self.taken < number + AHEAD * self.slots and len(self.waiting) < self.slots:
                     more = (given := next(requests, _END)) is not _END
                     if more:
-                        taken = self.put(given, options) + 1
-                if not more and number >= taken:
+                        self.put(given, options)
+                if not more and number >= self.taken:
                     return
                 if number not in self.results:
                     self.step(more)

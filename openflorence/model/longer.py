@@ -7,6 +7,8 @@ order in which a network lists regions is the order it was taught, so what follo
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from openflorence.contract.answers import join_labels
+from openflorence.contract.grammar import Grammar
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.spelling import Spelling
 from openflorence.contract.tasks import Task
@@ -25,10 +27,11 @@ class Longer:
 
     parts: list[Decoded] = field(default_factory=list)
     opening: tuple[int, ...] = ()
+    regions: int = 0  # complete before the opening
 
     def job(self, job: Job) -> Job:
         """The job of the next pass; each pass has one of its own."""
-        return replace(job, opening=self.opening)
+        return replace(job, opening=self.opening, regions=self.regions)
 
     @property
     def whole(self) -> Decoded:
@@ -61,7 +64,9 @@ class Longer:
         if decoded.cut != "tokens" or len(self.parts) == PASSES:
             return False
         keep = question.job.settings.limit(runner.checkpoint.config.text) // 2
-        self.opening = opening_of(self.whole.ids, question.task, runner.checkpoint.text.spelling, keep)
+        ids = self.whole.ids
+        self.opening = opening_of(ids, question.task, runner.checkpoint.text.spelling, keep)
+        self.regions = _count(ids[: len(ids) - len(self.opening)], question.job.grammar)
         return bool(self.opening)
 
 
@@ -69,6 +74,16 @@ def opening_of(ids: Sequence[int], task: Task, spelling: Spelling, keep: int) ->
     """Give the end of an answer, as long as `keep` allows, from the start of a region on; () if none starts there."""
     first = max(0, len(ids) - keep)
     return next((tuple(ids[i:]) for i in range(first, len(ids)) if _starts(ids, i, task, spelling)), ())
+
+
+def _count(ids: Sequence[int], grammar: Grammar | None) -> int:
+    """Regions that are complete in a part of an answer; a limit of their number holds for all passes together."""
+    if grammar is None:
+        return 0
+    state = grammar.start()
+    for token in ids:
+        state = grammar.advance(state, token)
+    return state.regions
 
 
 def _starts(ids: Sequence[int], i: int, task: Task, spelling: Spelling) -> bool:
@@ -102,7 +117,9 @@ def without_repeats(answer: Answer) -> Answer:
     for region in answer.regions:
         if not _is_there(region, kept):
             kept.append(region)
-    return replace(answer, regions=tuple(kept))
+    if len(kept) == len(answer.regions):
+        return answer
+    return replace(answer, regions=tuple(kept), text=join_labels(kept, answer.task))
 
 
 def _is_there(region: Region, others: Sequence[Region]) -> bool:

@@ -38,7 +38,7 @@ from openflorence.model.images import read_image
 from openflorence.model.runner import Runner
 from openflorence.model.sources import DEFAULT_LIMITS, ImageLimits
 from openflorence.model.streaming import Event, stream
-from openflorence.model.tiles import ask_in_tiles, plan_tiles
+from openflorence.model.tiles import ask_in_tiles, keep_surest, plan_tiles
 from openflorence.model.tokenizer import Text
 
 __all__ = ["DEFAULT_OPTIONS", "AskOptions", "Decoding", "Event", "Florence", "Request", "View", "live_florence", "load"]
@@ -134,29 +134,36 @@ class Florence:
         flow = Flow(self.runner, self.limits, batch)
         while group := list(islice(requests, batch)):
             for given, answer in zip(group, flow.run(iter(group), whole, on_error), strict=True):
+                result = answer
                 if isinstance(answer, Answer) and _wants_tiles(answer, options):
-                    request = as_request(given)
-                    yield self._in_tiles(answer, request.text, options, batch)
-                else:
-                    yield answer
+                    try:
+                        result = self._in_tiles(answer, as_request(given).text, options, batch)
+                    except BadConfig as error:  # the image is too small for so many tiles
+                        if on_error == "raise":
+                            raise
+                        result = error
+                yield result
 
     def _in_tiles(
         self, answer: Answer, text: str | Sequence[str] | None, options: AskOptions, batch: int = 8
     ) -> Answer:
         """Ask the question of an answer again about overlapping crops of its image, and merge what comes back."""
         boxes = plan_tiles(answer.image_wh, options.tiles or TILES)
+        if len(boxes) == 1:
+            return answer
         each = replace(options, tiles=None, more="never")
 
         def ask(crops: Sequence[Image.Image]) -> list[Answer]:
             return list(self.predict_many([Request(one, answer.task, text) for one in crops], each, batch))
 
-        return replace(ask_in_tiles(ask, answer.image, boxes), input=answer.input)
+        merged = replace(ask_in_tiles(ask, answer.image, boxes), input=answer.input, presence=answer.presence)
+        return merged if options.max_regions is None else keep_surest(merged, options.max_regions)
 
 
 def _wants_tiles(answer: Answer, options: AskOptions) -> bool:
     """Whether to ask about tiles: when told to, or when the answer was cut; of tasks that list what is in an image."""
     listing = answer.task.form not in ("text", "polygons") and answer.task.input in ("none", "text")
-    return listing and (options.tiles is not None or (options.more == "tiles" and answer.truncated))
+    return listing and (options.tiles is not None or (options.more == "tiles" and answer.cut == "tokens"))
 
 
 class View:
@@ -192,7 +199,7 @@ class View:
                    view.ask_many([("describe_region", None, box) for box in boxes]).
         """
         parts = [(one,) if isinstance(one, str | Task) else tuple(one) for one in questions]
-        ready = [self._question(Request(self.image, *part), options) for part in parts]
+        ready = [self._question(as_request((self.image, *part)), options) for part in parts]
         answers = answer_all(self.model.runner, [(question, self.image_tokens) for question in ready])
         return [
             self.model._in_tiles(answer, part[1] if len(part) > 1 else None, options)
@@ -212,10 +219,10 @@ class View:
 
         One beam gives them soonest: with several, what the beams do not agree on yet has to wait.
 
-        raises    BadConfig for options that need the whole answer first: more and tiles.
+        raises    BadConfig for options that need the whole answer first: more, tiles and min_presence.
         """
-        if options.more != "never" or options.tiles is not None:
-            raise BadConfig("a streamed answer cannot be continued or tiled; ask for it whole")
+        if options.more != "never" or options.tiles is not None or options.min_presence is not None:
+            raise BadConfig("a streamed answer cannot be continued, tiled or sifted by presence; ask for it whole")
         return stream(
             self.model.runner, self._question(Request(self.image, task, text, region), options), self.image_tokens
         )

@@ -127,7 +127,8 @@ class Runner:
             kept = () if gone else answer.regions
         else:
             kept = tuple(region for region in answer.regions if region.label not in gone)
-        return replace(answer, presence=told, regions=kept, text=join_labels(kept, question.task))
+        text_of_kept = join_labels(kept, question.task) if gone else answer.text
+        return replace(answer, presence=told, regions=kept, text=text_of_kept)
 
     def read(self, question: Question, decoded: Decoded) -> Answer:
         """Read what was decoded as the answer to a question; its scores are probabilities where it is calibrated."""

@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from openflorence.contract.grammar import Allowed, Grammar, State
+from openflorence.contract.locations import BINS
+from openflorence.contract.spelling import LOCATION, WORD
 from openflorence.contract.tasks import Task, find_task
 from openflorence.errors import BadConfig
 from openflorence.model.config import TextConfig
@@ -137,6 +139,7 @@ class Job:
     settings: DecodeSettings
     grammar: Grammar | None = None  # only what it allows is said
     opening: tuple[int, ...] = ()  # ids that the answer goes on from, after the forced first one
+    regions: int = 0  # of the same answer, complete before the opening: the grammar's limit counts them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +191,7 @@ class Search:
         settings = job.settings
         self.job, self.settings, self.config = job, settings, config
         self.limit = settings.limit(config)
-        state = None if job.grammar is None else job.grammar.start()
+        state = None if job.grammar is None else job.grammar.start()._replace(regions=job.regions)
         scores = [0.0] + [NEVER] * (settings.beams - 1)
         self.lines = [Line([config.decoder_start], [0.0], [None], score, state) for score in scores]
         self.parents = list(range(settings.beams))
@@ -250,13 +253,17 @@ class Search:
             return [None] * len(self.lines)
         return [None if line.state is None else grammar.allowed(line.state, self.left) for line in self.lines]
 
-    def note_wanted(self, wanted: Sequence[int | None]) -> None:
-        """Remember which lines a limit keeps from the token that the network wants; None where none may."""
-        grammar = self.job.grammar
-        self.cuts = [""] * len(self.lines)
-        for beam, (line, token) in enumerate(zip(self.lines, wanted, strict=True)):
-            if grammar is not None and line.state is not None and token is not None:
-                self.cuts[beam] = grammar.cuts(line.state, token, self.left)
+    def without_limits(self, beam: int) -> Allowed | None:
+        """What a line might say next if neither tokens nor regions were limited."""
+        grammar, state = self.job.grammar, self.lines[beam].state
+        return None if grammar is None or state is None else grammar.without_limits(state)
+
+    def may_ban(self, token: int) -> bool:
+        """Whether a ban on repeated runs may forbid a token: what may be a grammar's only way on it may not."""
+        if self.job.grammar is None:
+            return True
+        spelling = self.job.grammar.spelling
+        return spelling.kinds[token] in (WORD, LOCATION) and token != spelling.first_location + BINS - 1
 
     def choose(self, choices: Sequence[Choice]) -> bool:
         """Go on with the best choices, best first; True when the request is finished.

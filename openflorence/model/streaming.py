@@ -1,5 +1,6 @@
 """One answer while it is being decoded: text as it comes, and each region the moment its last bin is said."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ from openflorence.model.decode import Batch
 from openflorence.model.runner import Runner
 from openflorence.model.search import Decoded, Search
 
-BROKEN = "\ufffd"  # what a letter of several bytes reads as until its last byte is there
+# What may still become something else: a letter of several bytes reads as U+FFFD until its last byte is there, words
+# may go on to spell a special token, which is no text, and blanks at the end are none.
+_UNSURE = re.compile(r"\s*(?:<[a-z_/0-9]*)?[\s\ufffd]*$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ def stream(runner: Runner, question: Question, tokens: Float[Tensor, "N D"]) -> 
     With several beams a word or region is given once all beams agree on it, so that it is final; with one, at once.
     The texts joined are the text of the answer, and the regions are its regions, in order.
     """
-    told = _Told(runner, question)
+    told = _Told(runner, question, tokens)
     with runner.at_rest():
         memory, mask = runner.memory_of([question], [tokens])
         batch = Batch(runner.decoder(), question.job.settings.beams)
@@ -48,8 +51,8 @@ def stream(runner: Runner, question: Question, tokens: Float[Tensor, "N D"]) -> 
 class _Told:
     """How much of an answer was given."""
 
-    def __init__(self, runner: Runner, question: Question) -> None:
-        self.runner, self.question = runner, question
+    def __init__(self, runner: Runner, question: Question, tokens: Float[Tensor, "N D"]) -> None:
+        self.runner, self.question, self.tokens = runner, question, tokens
         self.text, self.regions, self.heard = "", 0, 0
         grammar = question.job.grammar
         self.state = None if grammar is None else grammar.start()
@@ -71,6 +74,9 @@ class _Told:
             yield from self._new_text(answer.text, last=True)
         for region in answer.regions[self.regions :]:
             yield Event(region=region)
+        if self.question.options.presence:
+            with self.runner.at_rest():
+                answer = self.runner.with_presence(self.question, answer, self.tokens)
         yield Event(answer=answer)
 
     def _completes(self, token: int) -> bool:
@@ -89,7 +95,7 @@ class _Told:
 
     def _new_text(self, text: str, last: bool = False) -> Iterator[Event]:
         if not last:
-            text = text.rstrip(BROKEN)
+            text = _UNSURE.sub("", text)
         if len(text) > len(self.text) and text.startswith(self.text):
             yield Event(text=text[len(self.text) :])
             self.text = text

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from PIL import Image
 
+from openflorence.contract.answers import join_labels
 from openflorence.contract.merging import merge_crops
 from openflorence.contract.regions import Answer, Box
 from openflorence.errors import BadConfig
@@ -50,13 +51,15 @@ def plan_tiles(image_wh: tuple[int, int], tiles: Tiles = 4, overlap: float = OVE
 
 
 def choose_grid(image_wh: tuple[int, int], about: int) -> tuple[int, int]:
-    """Choose (rows, columns) for about so many tiles, so that these are near to square.
+    """Choose (rows, columns) for about so many tiles, so that these are near to square; (1, 1) for tiny pictures.
 
     raises    BadConfig for fewer than one tile.
     """
     if about < 1:
         raise BadConfig(f"about {about} tiles; give one or more, or (rows, columns)")
     width, height = image_wh
+    if min(image_wh) < _SMALLEST_PX:
+        return 1, 1
     side_px = max(math.sqrt(width * height / about), 2.0 * _SMALLEST_PX)
     rows, columns = max(1, round(height / side_px)), max(1, round(width / side_px))
     return min(rows, math.ceil(about / columns)), min(columns, math.ceil(about / rows))  # a strip has no half rows
@@ -83,3 +86,12 @@ def ask_in_tiles(ask: Ask, picture: Image.Image, boxes: Sequence[Box]) -> Answer
     answers = list(ask(crops))
     assert len(answers) == len(boxes), f"{len(boxes)} tiles, {len(answers)} answers"
     return replace(merge_crops(list(zip(boxes, answers, strict=True)), picture.size), image=picture)
+
+
+def keep_surest(answer: Answer, most: int) -> Answer:
+    """Keep so many regions of an answer, those of the highest scores, in their order; others were cut then."""
+    if len(answer.regions) <= most:
+        return answer
+    ranked = sorted(range(len(answer.regions)), key=lambda place: -(answer.regions[place].score or 0.0))
+    regions = tuple(answer.regions[place] for place in sorted(ranked[:most]))
+    return replace(answer, regions=regions, text=join_labels(regions, answer.task), truncated=True, cut="regions")
