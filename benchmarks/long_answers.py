@@ -49,6 +49,7 @@ class Plan:
     kinds: tuple[str, ...] = ("objects", "words")
     ways: tuple[str, ...] = ()  # of each kind its own, unless named
     beams: int = 1
+    free: bool = False  # without the grammar
     threads: int = 2
     look: bool = False  # draw the first answer of each row beside the dated file
     out: Path = ROOT / "benchmarks"  # where the dated file goes
@@ -101,6 +102,7 @@ def main() -> None:
         "model": plan.model or "nano",
         "first_seed": FIRST_SEED,
         "beams": plan.beams,
+        "grammar": not plan.free,
         "rows": [measure(plan, model, kind, way) for kind in plan.kinds for way in plan.ways or KINDS[kind].ways],
     }
     print_table(results["rows"])
@@ -118,6 +120,7 @@ def read_plan() -> Plan:
     parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=plan.kinds)
     parser.add_argument("--ways", nargs="+", default=plan.ways)
     parser.add_argument("--beams", type=int, default=plan.beams)
+    parser.add_argument("--free", action="store_true")
     parser.add_argument("--threads", type=int, default=plan.threads)
     parser.add_argument("--look", action="store_true")
     parser.add_argument("--out", type=Path, default=plan.out)
@@ -153,7 +156,7 @@ def measure(plan: Plan, model: Florence, name: str, way: str) -> dict[str, objec
 
 def answer_one(plan: Plan, model: Florence, task: str, picture: Image.Image, way: str) -> Answer:
     """One picture, asked in one of the ways."""
-    options = AskOptions(beams=plan.beams)
+    options = AskOptions(beams=plan.beams, grammar=not plan.free)
     if way == "continue":
         options = replace(options, more="continue")
     elif way != "one":

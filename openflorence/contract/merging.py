@@ -60,7 +60,7 @@ def merge_crops(
     edge_share  share of a crop's side: a region that comes so near to an edge is taken as cut there.
     returns     boxes and outlines in the order of the crops and of the regions in each, a merged one where its first
                 stands; lines of text in reading order. A merged region has the highest score of its members. The
-                answer is truncated if one is, counts what was invalid in all, and carries no image.
+                answer is cut as the first that is, counts what was invalid in all, and carries no image.
     raises      BadConfig without crops or for shares out of range; BadPrompt for different tasks, or a task that is
                 answered with text only; BadRegion for a crop that leaves the picture or has not the size of its answer.
     """
@@ -77,6 +77,7 @@ def merge_crops(
         regions=tuple(regions),
         raw="\n".join(answer.raw for _, answer in parts),
         truncated=any(answer.truncated for _, answer in parts),
+        cut=next((answer.cut for _, answer in parts if answer.cut), ""),
         invalid=sum(answer.invalid for _, answer in parts),
         input=parts[0][1].input,
     )
@@ -254,6 +255,7 @@ def _settle(cluster: list[_View], task: Task) -> Region:
     region = replace(best.region, score=max(scores, default=None))
     if len(cluster) == 1 or not any(best.cut):
         return region
+    region = replace(region, spread_px=None)
     if task.form == "quads":
         return _join_quads(ranked, region)
     if region.polygons:

@@ -132,7 +132,8 @@ def test_equal_neighbours_are_never_one():
 def test_a_box_cut_in_both_crops_is_united_and_one_cut_in_one_yields():
     # By hand: the long one goes through the zone 50..70; the short one ends in it.
     long, short = Region("bus", box=Box(10, 10, 110, 30), score=0.4), Region("car", box=Box(30, 50, 65, 70), score=0.6)
-    left = answer(LEFT, [replace(long, box=Box(10, 10, 70, 30)), short])
+    spread = (1.0, 1.0, 1.0, 1.0)  # of what the left crop says of the sides, its own edge among them
+    left = answer(LEFT, [replace(long, box=Box(10, 10, 70, 30), spread_px=spread), short])
     right = answer(RIGHT, [replace(long, box=Box(50, 10, 110, 30), score=0.9), replace(short, box=Box(50, 50, 65, 70))])
     merged = merge_crops([left, right], WH)
     assert merged.regions == (replace(long, score=0.9), short)
@@ -369,12 +370,13 @@ def test_an_outline_that_one_crop_shows_whole_keeps_its_vertices():
 def test_what_is_said_about_the_crops_is_said_about_the_picture():
     raw = "car<loc_0><loc_0><loc_500><loc_500>", "tree<loc_500>"
     parts = [
-        (LEFT, read_answer(raw[0], "detect", (70, 100), truncated=True)),
+        (LEFT, replace(read_answer(raw[0], "detect", (70, 100), truncated=True), cut="tokens")),
         (RIGHT, read_answer(raw[1], "detect", (70, 100))),
     ]
     merged = merge_crops(parts, WH)
     assert merged.raw == "\n".join(raw)
     assert merged.truncated
+    assert merged.cut == "tokens"
     assert merged.invalid == parts[0][1].invalid + parts[1][1].invalid == 1
     assert merged.image_wh == WH
     assert merged.image is None
