@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.optimize import isotonic_regression, minimize_scalar
+from typer.testing import CliRunner
 
-from openflorence.contract.records import QuestionNote, Record, RegionNote
+from openflorence.cli import app
+from openflorence.contract.records import GroundingNote, PhraseNote, QuestionNote, Record, RegionNote
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.shapes import Box, Point
 from openflorence.contract.tasks import find_task
@@ -24,6 +27,7 @@ from openflorence.evaluation.calibrate import (
     JUDGED,
     Pair,
     calibrate_records,
+    calibrate_world,
     fit_curve,
     fit_tasks,
     judge_regions,
@@ -36,10 +40,10 @@ from openflorence.evaluation.calibrate import (
 from openflorence.evaluation.charts import reliability
 from openflorence.evaluation.detection import average_precision
 from openflorence.evaluation.runs import CalibrationPlan, Machine, calibrate
-from openflorence.model.calibration import Calibration, read_calibration
+from openflorence.model.calibration import Calibration, Curve, Fit, read_calibration
 from openflorence.model.checkpoint import load_checkpoint
 from openflorence.model.hub import resolve
-from openflorence.model.predict import Florence, Request
+from openflorence.model.predict import AskOptions, Florence, Request
 from tests.tiny import WORLD
 
 SIZE = (100, 100)
@@ -173,6 +177,31 @@ def test_a_calibrated_model_is_asked_for_its_raw_scores(answering_folder):
     raw = uncalibrated(settled)
     assert raw.checkpoint.calibration is None
     assert (raw.network, raw.side_px) == (settled.network, 64)
+
+
+def test_calibrated_scores_are_never_fitted_again(answering_folder):
+    checkpoint = load_checkpoint(answering_folder)
+    halved = Fit(curve=Curve(method="temperature", temperature=9.0), n=99, error_before=0.0, error_after=0.0)
+    settled = replace(checkpoint, calibration=Calibration(fits={"propose": halved}, data="", date=""))
+    options = AskOptions(beams=1, max_regions=3)
+    fits = [calibrate_world(Florence(one), 2, 0, options=options, world=WORLD).tasks for one in (checkpoint, settled)]
+    raw = [next(fit.raw for fit in tasks if fit.task == "propose") for tasks in fits]
+    assert len(raw[0]) > 0
+    assert raw[0].tolist() == raw[1].tolist()
+
+
+def test_of_several_right_answers_the_closest_one_judges(tmp_path):
+    # The same caption was annotated twice, and only the second time as it is answered.
+    (cat,) = records(tmp_path, 1)
+    places = [box("a cat", 60, 60, 90, 90), box("a cat", 10, 10, 50, 50)]
+    notes = [GroundingNote(text="a cat", phrases=(PhraseNote(phrase="a cat", boxes=(one.box,)),)) for one in places]
+    said = Answer(find_task("ground"), SIZE, regions=(places[1],))
+    pairs = record_pairs(
+        Knowing(lambda request: said if find_task(request.task).name == "ground" else BadImage("gone")),
+        [replace(cat, groundings=tuple(notes))],
+        tmp_path,
+    )
+    assert pairs == {"ground": [Pair(0, 0.5, 1.0)]}
 
 
 # ---- curves
@@ -365,3 +394,30 @@ def test_the_embedded_checkpoint_is_written_to_only_by_name(tmp_path):
     assert CalibrationPlan("world", None, "", out=tmp_path).folder == tmp_path
     assert CalibrationPlan("world", str(tmp_path), "").folder == tmp_path
     assert CalibrationPlan("world", None, "", out=resolve(None)).folder == resolve(None)
+
+
+@pytest.mark.slow
+def test_the_command_leaves_what_scores_are_worth(tmp_path):
+    # By the embedded weights: drawn ones are never right. Sixteen scenes have scores enough for boxes.
+    page = tmp_path / "page.html"
+    words = ["calibrate", "world", "--limit", "16", "--out", str(tmp_path / "new"), "--page", str(page)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    rows = {cells[1].strip(): cells for line in done.stdout.splitlines() if (cells := line.split("|"))[1:]}
+    calibration = read_calibration(tmp_path / "new")
+    assert calibration is not None
+    assert set(calibration.fits) < set(rows)
+    assert "none: 16 scores, 50 are needed" in rows["segment"][-2]
+    assert (calibration.data, calibration.date) == ("drawn scenes, seeds 5000 to 5015", date.today().isoformat())
+    assert {curve.method for curve in calibration.curves.values()} == {"isotonic"}
+    assert "<svg" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [(["--method", "platt"], "allowed: isotonic, temperature"), ([], "belongs to this package")]
+)
+def test_a_mistake_in_the_command_is_told_before_anything_is_loaded(words, told, monkeypatch):
+    monkeypatch.setattr("openflorence.cli.load", lambda *_, **__: pytest.fail("loaded"))
+    done = CliRunner().invoke(app, ["calibrate", "world", *words])
+    assert isinstance(done.exception, BadConfig)
+    assert told in str(done.exception)
