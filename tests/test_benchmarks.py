@@ -33,3 +33,15 @@ def test_training_runs_and_both_sides_have_one_loss(tmp_path: Path):
     for row in results["rows"]:
         assert row["losses"]["ours"] == pytest.approx(row["losses"]["transformers"], rel=1e-5)
         assert row["pairs"] >= 4
+
+
+def test_long_answers_runs_and_tiles_find_more_than_one_look(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.long_answers", "--pictures", "1", "--kinds", "objects"]
+    command += ["--ways", "one", "3x3", "--threads", "1", "--look", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-long-answers.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    one, tiles = (row["figures"]["recall"]["value"] for row in results["rows"])
+    assert tiles > one + 0.2  # a scene of sixty: nano was taught six at most
+    assert {path.name for path in tmp_path.glob("*.png")} == {"objects-one.png", "objects-3x3.png"}

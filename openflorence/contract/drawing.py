@@ -30,6 +30,8 @@ _PAPER, _INK = "#f8fafc", "#0f172a"
 _FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "NotoSans-Regular.ttf")
 _SMALLEST_SIDE = 480  # a smaller picture is enlarged first: letters on 96 px would cover it
 _LABEL_LETTERS = 40  # per line
+_MANY = 16  # regions: beyond these, labels at full size would cover the picture
+_SMALLEST_LETTER = 9  # px; smaller ones cannot be read
 
 
 def to_detections(regions: Sequence[Any], image_wh: tuple[int, int], scale: int = 1, labels: Sequence[str] = ()) -> Any:
@@ -63,11 +65,12 @@ def to_detections(regions: Sequence[Any], image_wh: tuple[int, int], scale: int 
 def draw(answer: Any, letter_px: int | None = None, labels: Sequence[str] = ()) -> Any:
     """Give the picture with the answer drawn on it; see `Answer.draw`.
 
-    letter_px  height of the letters; by the size of the picture unless given.
+    letter_px  height of the letters; by the size of the picture unless given, and smaller where there are many regions.
     labels     take the first colours, in this order, so that several answers have the same colours.
     """
     picture, scale = _canvas(answer)
-    letter_px = letter_px or max(13, round(max(picture.size) / 50))
+    crowd = max(1.0, math.sqrt(len(answer.regions) / _MANY))
+    letter_px = letter_px or max(_SMALLEST_LETTER, round(max(13, max(picture.size) / 50) / crowd))
     if answer.regions:
         picture = _draw_regions(picture, answer, scale, letter_px, labels)
     elif answer.task.form == "text":
@@ -120,7 +123,7 @@ def _draw_regions(picture: Any, answer: Any, scale: int, letter_px: int, first: 
         **look,
         font_path=_best_font("".join(shown)),
         font_size=letter_px,
-        text_padding=max(3, letter_px // 4),
+        text_padding=max(1 if letter_px < 13 else 3, letter_px // 4),
         border_radius=max(2, letter_px // 5),
         max_line_length=_LABEL_LETTERS,
         smart_position=True,

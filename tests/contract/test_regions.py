@@ -182,6 +182,16 @@ def test_every_form_is_drawn_at_every_size(task, image_wh):
     assert colours(image) == {GREY}  # the user's picture is left alone
 
 
+def test_the_labels_of_a_crowd_leave_the_picture_to_be_seen():
+    # Sixty boxes of 20 px. With letters as large as for a few, boxes and labels cover 23 % of the picture; so, 14 %.
+    boxes = [Box(x, y, x + 20, y + 20) for y in range(20, 500, 80) for x in range(10, 500, 50)]
+    regions = tuple(Region("cat", box, score=0.5) for box in boxes)
+    drawn = Answer(find_task("detect"), (512, 512), regions=regions, image=picture((512, 512))).draw()
+    covered = (np.asarray(drawn) != GREY).any(axis=2).mean()
+    assert len(regions) == 60
+    assert 0.05 < covered < 0.18
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
 def test_a_picture_of_any_mode_is_drawn_on(mode):
     assert read("detect", image=picture(mode=mode)).draw().mode == "RGB"
