@@ -5,7 +5,6 @@ The exit code is 0 only when every input was answered, 1 when some were not, 2 f
 """
 
 import io
-import json
 import os
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib import import_module, metadata
-from itertools import chain, count, islice, repeat
+from itertools import islice, repeat
 from pathlib import Path
 from pkgutil import iter_modules
 from platform import platform, python_version
@@ -21,7 +20,6 @@ from typing import Annotated, Any, NamedTuple, cast, get_args
 
 import torch
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -34,10 +32,14 @@ from openflorence.data.album import write_scenes
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
 from openflorence.evaluation.benchmarks import BENCHMARKS
-from openflorence.evaluation.runs import Machine, Plan
+from openflorence.evaluation.runs import CalibrationPlan, Machine, Plan
+from openflorence.evaluation.runs import calibrate as calibrate_plan
 from openflorence.evaluation.runs import evaluate as evaluate_plan
 from openflorence.experiments.settings import parse_settings
 from openflorence.model.adapter_files import explain_adapter
+from openflorence.model.answer_folder import AnswerFolder, Key, answered, as_json, save_png, stems
+from openflorence.model.asking import Coordinates, More
+from openflorence.model.calibration import METHODS, Method
 from openflorence.model.checkpoint import convert as convert_checkpoint
 from openflorence.model.checkpoint import read_folder
 from openflorence.model.config import Layout
@@ -47,7 +49,6 @@ from openflorence.model.listing import expand
 from openflorence.model.predict import AskOptions, Decoding, Florence, Request, load
 from openflorence.training.processes import is_first
 
-ANSWERS_FILE = "answers.jsonl"
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"  # of a clone; an installed copy draws them
 
 app = typer.Typer(
@@ -120,6 +121,13 @@ def run(
     decoding: Annotated[str, typer.Option(help="default, or published: token for token as published.")] = "default",
     beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Longest answer in tokens.")] = None,
+    grammar: Annotated[bool, typer.Option(help="Let structured answers say only what can be read.")] = True,
+    labels: Annotated[str | None, typer.Option(help="The only labels there may be, with commas between.")] = None,
+    max_regions: Annotated[int | None, typer.Option(min=1, help="Most regions of an answer.")] = None,
+    coordinates: Annotated[str, typer.Option(help="bin, or expected: between bins, as the probabilities say.")] = "bin",
+    min_presence: Annotated[float | None, typer.Option(help="Leave out what is less probably there, 0 to 1.")] = None,
+    more: Annotated[str, typer.Option(help="After a cut answer: never, continue, or ask about tiles.")] = "never",
+    tiles: Annotated[str | None, typer.Option(help="Ask about tiles at once: about how many, or ROWSxCOLUMNS.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 8,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
@@ -131,11 +139,22 @@ def run(
     if resume and out is None:
         raise BadConfig("--resume needs --out: the folder whose answers.jsonl says what is done")
     how = cast(Decoding, _one_of("--decoding", decoding, ("default", "published")))
-    options = AskOptions(decoding=how, beams=beams, max_tokens=max_tokens)
+    options = AskOptions(
+        decoding=how,
+        beams=beams,
+        max_tokens=max_tokens,
+        grammar=grammar,
+        labels=None if labels is None else tuple(label.strip() for label in labels.split(",")),
+        max_regions=max_regions,
+        coordinates=cast(Coordinates, _one_of("--coordinates", coordinates, get_args(Coordinates))),
+        min_presence=min_presence,
+        more=cast(More, _one_of("--more", more, get_args(More))),
+        tiles=_parse_tiles(tiles),
+    )
     number = DTYPES[_one_of("--dtype", dtype, tuple(DTYPES))]
     names = expand(images)
     asked = [Asked(name, *question, region) for name in names for question in questions]
-    done = _answered(out) if resume and out else set()
+    done = answered(out) if resume and out else set()
     todo = [one for one in asked if one.key not in done]
     if len(todo) < len(asked):
         notes.print(f"{len(asked) - len(todo)} of {len(asked)} answered before")
@@ -149,9 +168,6 @@ def run(
             sink.take(one, result, seconds)
             advance()
     return sink.close()
-
-
-Key = tuple[str, str, str | None]  # image, task, and what was asked with it
 
 
 class Asked(NamedTuple):
@@ -183,6 +199,15 @@ def _questions(tasks: Sequence[Task], text: str | None, box: Box | None) -> list
     return questions
 
 
+def _parse_tiles(words: str | None) -> int | tuple[int, int] | None:
+    if words is None:
+        return None
+    parts = words.split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() for part in parts):
+        raise BadConfig(f"--tiles {words}: give about how many, such as 4, or rows and columns, such as 2x3")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
 def _timed(
     florence: Florence, asked: Sequence[Asked], box: Box | None, options: AskOptions, batch: int
 ) -> Iterator[tuple[Asked, Answer | OpenFlorenceError, float]]:
@@ -200,13 +225,11 @@ class Sink:
     """Where answers go: standard output, and a folder when one is given."""
 
     def __init__(self, asked: Sequence[Asked], todo: Sequence[Asked], out: Path | None, as_json: bool) -> None:
-        self.out, self.as_json = out, as_json
+        self.as_json = as_json
         self.failed = self.answered = self.truncated = 0
         self.with_image, self.with_task = len({one.image for one in asked}) > 1, len({one.task for one in asked}) > 1
-        self.stems = _stems(one.image for one in asked)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            _forget(out / ANSWERS_FILE, {one.key for one in todo})
+        self.stems = stems(one.image for one in asked)
+        self.folder = None if out is None else AnswerFolder(out, {one.key for one in todo})
 
     def take(self, asked: Asked, result: Answer | OpenFlorenceError, seconds: float) -> None:
         """Print one result, keep it, and draw it."""
@@ -219,22 +242,15 @@ class Sink:
             problem = {"error": type(result).__name__, "message": str(result)}
             row = named | ({"task": asked.task.name} if self.with_task else {}) | problem
             self.failed += 1
-        if self.out is not None:
-            self._keep(asked, result, row)
+        if self.folder is not None:
+            picture = result.draw() if isinstance(result, Answer) else None
+            self.folder.keep(asked.key, row, picture, self.stems[asked.image])
         if self.as_json:
-            print(_as_json(row, sys.stdout.encoding), flush=True)
+            print(as_json(row, sys.stdout.encoding), flush=True)
         elif isinstance(result, Answer):
             print("\n".join(_lines(self._head(asked), result)), flush=True)
         else:
             notes.print(_one_line(f"{type(result).__name__}: {result}"))
-
-    def _keep(self, asked: Asked, result: Answer | OpenFlorenceError, row: dict[str, Any]) -> None:
-        """Draw first and write the line last: what answers.jsonl tells is there."""
-        assert self.out is not None
-        if isinstance(result, Answer):
-            _save_png(result.draw(), self.out / f"{self.stems[asked.image]}-{asked.task.name}.png")
-        with (self.out / ANSWERS_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(_as_json(row | {"task": asked.task.name, "asked": asked.words}, file.encoding) + "\n")
 
     def _head(self, asked: Asked) -> str:
         words = [asked.image] * self.with_image + [asked.task.name] * self.with_task
@@ -243,28 +259,10 @@ class Sink:
     def close(self) -> int:
         """Say how it went; gives the exit code."""
         if self.truncated:
-            notes.print(f"cut by the token limit (truncated: true): {self.truncated} of {self.answered}")
+            notes.print(f"cut by a limit (truncated: true): {self.truncated} of {self.answered}")
         if self.failed:
             notes.print(f"{self.failed} of {self.failed + self.answered} could not be answered")
         return 1 if self.failed else 0
-
-
-def _as_json(row: dict[str, Any], encoding: str) -> str:
-    # A lone surrogate, of a file name that is no text, is escaped by the stream: the same way as JSON does.
-    return json.dumps(row, ensure_ascii=encoding.lower().replace("-", "") != "utf8")
-
-
-def _stems(images: Iterable[str]) -> dict[str, str]:
-    """A file name for each image; images of one name in different folders keep apart."""
-    stems: dict[str, str] = {}
-    taken: set[str] = set()
-    counts: dict[str, Iterator[int]] = {}  # the next number of a name that many images have
-    for name in dict.fromkeys(images):
-        stem = "image" if name.startswith("data:") else Path(name.split("?")[0]).stem[:80] or "image"
-        numbered = (f"{stem}-{number}" for number in counts.setdefault(stem, count(2)))
-        stems[name] = next(free for free in chain([stem], numbered) if free not in taken)
-        taken.add(stems[name])
-    return stems
 
 
 def _lines(head: str, answer: Answer) -> list[str]:
@@ -276,41 +274,6 @@ def _lines(head: str, answer: Answer) -> list[str]:
         score = "" if region.score is None else f"  {region.score:.2f}"
         lines.append(f"  {region.label or '-'}{score}  ({', '.join(f'{value:.0f}' for value in region.bounds or ())})")
     return lines
-
-
-def _answered(out: Path) -> set[Key]:
-    """What a folder's answers.jsonl has answered; errors are asked again."""
-    rows = ((_key_of(row), row) for row in map(_parse_row, _lines_of(out / ANSWERS_FILE)))
-    return {key for key, row in rows if key is not None and "error" not in row}
-
-
-def _forget(path: Path, keys: set[Key]) -> None:
-    """Take out the lines that will be written anew, and what a kill left of a last line."""
-    if path.exists():
-        kept = [line for line in _lines_of(path) if (key := _key_of(_parse_row(line))) is not None and key not in keys]
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(b"".join(line + b"\n" for line in kept))
-        partial.replace(path)
-
-
-def _lines_of(path: Path) -> list[bytes]:
-    # Bytes, because a kill may cut a letter in two, and because text parts at more signs than JSON escapes.
-    return path.read_bytes().split(b"\n") if path.exists() else []
-
-
-def _parse_row(line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:  # half a line, or half a letter
-        return {}
-    return row if isinstance(row, dict) else {}
-
-
-def _key_of(row: dict[str, Any]) -> Key | None:
-    """What a line of answers.jsonl is about; None when it is not whole."""
-    image, task, words = row.get("image"), row.get("task"), row.get("asked", False)
-    whole = isinstance(image, str) and isinstance(task, str) and (words is None or isinstance(words, str))
-    return cast(Key, (image, task, words)) if whole else None
 
 
 # ---- the other commands
@@ -333,7 +296,7 @@ def demo(
     for picture in pictures:
         for task, answer, seconds in _tour(florence, picture):
             if isinstance(answer, Answer):
-                _save_png(answer.draw(), out / f"{picture.stem}-{task}.png")
+                save_png(answer.draw(), out / f"{picture.stem}-{task}.png")
                 nothing = "nothing" if answer.task.form == "text" else f"{len(answer.regions)} regions"
                 said = answer.text.replace("\n", " / ") or nothing
                 table.add_row(picture.stem, task, _short(answer.input), _short(said), f"{seconds:.2f}")
@@ -460,6 +423,29 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    data: Annotated[str, typer.Argument(help="world, or the folder or main file of a data set in any format.")],
+    model: ModelOption = None,
+    method: Annotated[str, typer.Option(help="isotonic, or temperature: one number a task.")] = "isotonic",
+    split: Annotated[str | None, typer.Option(help="Part of a data set: train, val or test; val if left out.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Scenes, or most images; 1000, or all, if left out.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first scene; score on others.")] = 5000,
+    out: Annotated[Path | None, typer.Option(help="Folder for calibration.json; the checkpoint's if left out.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML file for the diagrams; beside calibration.json.")] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Fit what the scores of a checkpoint are worth, and keep it beside the weights."""
+    how, place = cast(Method, _one_of("--method", method, METHODS)), _device(device)
+    plan = CalibrationPlan(data, model, date.today().isoformat(), how, split, limit, seed, out, page)
+    machine = Machine(
+        load=lambda: load(model, device=place),
+        progress=lambda unit, total: _progress(unit, total, True),
+        note=notes.print,
+    )
+    print(calibrate_plan(plan, machine))
+
+
+@app.command()
 def doctor(
     checkpoint: Annotated[str | None, typer.Argument(help="Checkpoint folder or hub id to explain.")] = None,
     adapter: AdapterOption = None,
@@ -545,12 +531,6 @@ def _progress(unit: str, total: int, shown: bool) -> Iterator[Any]:
             progress.update(bar, advance=1, rate=f"{rate:.1f}/s")
 
         yield advance
-
-
-def _save_png(picture: Image.Image, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, "PNG")
-    partial.replace(path)
 
 
 def _one_line(text: str) -> str:

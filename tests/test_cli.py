@@ -23,11 +23,12 @@ from safetensors.torch import load_file
 
 from openflorence import cli
 from openflorence.contract.tasks import TASKS
+from openflorence.model.answer_folder import stems
 from openflorence.model.predict import AskOptions, load
 from recipes import nano
 
 ROOT = Path(__file__).resolve().parents[1]
-KEYS = ["image", "width", "height", "task", "input", "text", "truncated", "regions", "seconds"]  # architecture.md, 4
+KEYS = ["image", "width", "height", "task", "input", "text", "score", "truncated", "cut", "regions", "seconds"]
 ERROR_KEYS = ["image", "error", "message"]
 
 
@@ -101,13 +102,13 @@ def site(folder: Path) -> Iterator[str]:
 
 def test_an_answer_is_one_line_of_json(ask, folder, answering_folder):
     done = ask(folder / "a.png", "--task", "detect", "--json", "--beams", 1, "--max-tokens", 96)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "cut by a limit (truncated: true): 1 of 1\n")  # a drawn network goes on and on
     (row,) = done.rows
     assert list(row) == KEYS
     answer = load(answering_folder).predict(folder / "a.png", "detect", options=AskOptions(beams=1))
     assert row == {"image": str(folder / "a.png"), **answer.as_row(), "seconds": row["seconds"]}
     assert 0 < row["seconds"] < 60
-    assert list(row["regions"][0]) == ["label", "score", "box", "quad", "polygons"]
+    assert list(row["regions"][0]) == ["label", "score", "label_score", "place_score", "box", "quad", "polygons"]
 
 
 def test_every_task_is_a_line_of_json(ask, folder):
@@ -151,7 +152,7 @@ def test_people_get_words_and_notes_stay_out_of_them(ask, folder, broken):
 def test_an_answer_that_was_cut_is_noted(ask, folder):
     done = ask(folder / "a.png", "-t", "caption", "--max-tokens", 3, "--json")
     assert done.rows[0]["truncated"] is True
-    assert "cut by the token limit (truncated: true): 1 of 1" in done.err
+    assert "cut by a limit (truncated: true): 1 of 1" in done.err
 
 
 def test_text_goes_to_the_tasks_that_take_text(ask, folder):
@@ -314,8 +315,8 @@ def test_images_of_one_name_keep_apart_also_on_the_way_on(ask, folder, tmp_path)
     assert {path.name for path in out.glob("*.png")} == {"a-caption.png", "a-2-caption.png", "a-3-caption.png"}
     assert (out / "a-caption.png").read_bytes() == first
     names = ["data:image/png;base64," + "A" * 9000, "http://x/a.png?b=/c/d", "http://x/", "y" * 300 + ".png"]
-    assert [len(stem) for stem in cli._stems(names).values()] == [5, 1, 1, 80]
-    many = cli._stems(f"{number}/img.jpg" for number in range(20_000))  # a moment, also for many
+    assert [len(stem) for stem in stems(names).values()] == [5, 1, 1, 80]
+    many = stems(f"{number}/img.jpg" for number in range(20_000))  # a moment, also for many
     assert len(set(many.values())) == 20_000
 
 
@@ -381,7 +382,7 @@ def test_a_strange_answers_file_is_no_crash(ask, folder, tmp_path):
 def test_every_command_says_what_it_does(call):
     done = call("--help")
     names = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
-    assert names == ["run", "demo", "draw", "convert", "train", "evaluate", "doctor"]
+    assert names == ["run", "demo", "draw", "convert", "train", "evaluate", "calibrate", "doctor"]
     assert done.code == 0
     for command in cli.app.registered_commands:
         name = command.callback.__name__
@@ -591,3 +592,23 @@ def test_a_mistake_in_a_real_process_is_one_line():
         command("run", "a.png", "-t", "detekt"), capture_output=True, text=True, env=ENVIRONMENT, check=False
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [(["--tiles", "2by2"], "--tiles 2by2"), (["--labels", " , "], "one label"), (["--more", "again"], "continue")],
+    ids=str,
+)
+def test_an_option_that_cannot_be_is_told_before_anything_is_loaded(ask, folder, words, wanted):
+    done = ask(folder / "a.png", "-t", "detect", *words)
+    assert done.code == 2
+    assert wanted in done.err
+
+
+def test_labels_tiles_and_presence_reach_the_answer(ask, folder):
+    done = ask(folder / "a.png", "-t", "detect", "--labels", "car,bus", "--max-tokens", 40, "--tiles", "1x2", "--json")
+    assert done.code == 0
+    assert {region["label"] for region in done.rows[0]["regions"]} <= {"car", "bus"}
+    assert done.rows[0]["regions"]
+    found = ask(folder / "a.png", "-t", "find", "--text", "bus", "--min-presence", 0.0, "--max-tokens", 20, "--json")
+    assert list(found.rows[0]["presence"]) == ["bus"]

@@ -144,7 +144,7 @@ def _count(answer: Answer) -> str:
 
 def _flaws(answer: Answer) -> str:
     """Say what was wrong with an answer beside its content."""
-    flaws = ["cut by the token limit"] if answer.truncated else []
+    flaws = ["cut by a limit"] if answer.truncated else []
     flaws += [f"pieces that could not be read: {answer.invalid}"] if answer.invalid else []
     return f" ({', '.join(flaws)})" if flaws else ""
 

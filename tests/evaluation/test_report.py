@@ -300,7 +300,7 @@ def test_truth_and_answer_are_drawn_side_by_side(tmp_path):
         picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
         assert max(picture.size) == 512  # 128 px, four times as large: the drawing enlarges small pictures
     assert f"truth: {len(asked.answer.regions)} regions" in reader.words
-    assert "answer: 1 region (cut by the token limit, pieces that could not be read: 2)" in reader.words
+    assert "answer: 1 region (cut by a limit, pieces that could not be read: 2)" in reader.words
 
 
 def test_a_large_picture_is_made_small_and_its_regions_with_it(tmp_path):
