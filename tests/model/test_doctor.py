@@ -3,6 +3,7 @@
 import pytest
 from reference import ours_from, tiny_reference, tiny_text
 
+from openflorence.model.calibration import Calibration, Curve, Fit, write_calibration
 from openflorence.model.checkpoint import convert
 from openflorence.model.doctor import explain_folder
 
@@ -41,3 +42,11 @@ def test_a_broken_folder_is_described_as_far_as_it_goes(name, folder):
 
 def test_a_missing_folder_is_one_problem(tmp_path):
     assert sum("is not a folder" in line for line in explain_folder(tmp_path / "nowhere")) == 1
+
+
+def test_a_calibration_is_described_and_a_broken_one_is_a_problem(folder):
+    fit = Fit(curve=Curve(method="temperature", temperature=2.0), n=99, error_before=0.5, error_after=0.0)
+    write_calibration(Calibration(fits={"detect": fit}, data="coco, val", date="2025-01-31"), folder)
+    assert "scores: calibrated on coco, val, 2025-01-31, for detect" in explain_folder(folder)
+    (folder / "calibration.json").write_text("[]")
+    assert any(line.startswith("problem:") and "calibration.json" in line for line in explain_folder(folder))
