@@ -96,7 +96,7 @@ class Fitted:
         return Calibration(fits=fits, data=data, date=date)
 
     def as_markdown(self) -> str:
-        """Give a row a task: how many scores, and the error of the held-out half without the curve and with it."""
+        """Give a row a task: all scores, and of the half that tells, what is right and the error before and after."""
         head = ("task", "scores", "right, %", "ECE before, %", "ECE after, %", "curve")
         rows = [
             (one.task, str(one.n), percent(_mean(one.raw)), percent(one.before), percent(one.after), self._curve(one))
