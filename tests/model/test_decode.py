@@ -3,24 +3,28 @@
 The vocabulary is forty tokens, so that </s>, repeated runs and near misses come often.
 """
 
+import random
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
+from openflorence.contract.grammar import Grammar, grammar_for
+from openflorence.contract.spelling import Spelling
 from openflorence.contract.tasks import FREE_TEXT, TASKS
 from openflorence.errors import BadConfig
 from openflorence.model.checkpoint import rename_to_ours
 from openflorence.model.config import TextConfig, read_config
-from openflorence.model.decode import decode
+from openflorence.model.decode import Batch, decode
 from openflorence.model.fast import FastDecoder
 from openflorence.model.florence import Network
-from openflorence.model.search import Decoded, DecodeSettings, Sampling, repeats
+from openflorence.model.search import Decoded, DecodeSettings, Job, Sampling, repeats
 from tests.reference import TINY_SIDE_PX, TINY_TEXT, TINY_VISION, draw_weights
 
 VOCAB = 40
@@ -313,3 +317,108 @@ def test_settings_that_cannot_be_are_refused(wrong: dict):
 def test_sampling_that_cannot_be_is_refused(wrong: dict):
     with pytest.raises(BadConfig):
         Sampling(**wrong)
+
+
+# ---- requests that join a running batch
+
+# The forty tokens as a language: marks, then words of one letter, then the first nineteen bins.
+LETTERS, FIRST_BIN = "abcdefghijkl mn", 22
+TOY = Spelling(
+    pieces=(*[None] * 7, *(letter.encode() for letter in LETTERS)),
+    first_location=FIRST_BIN,
+    sep=4,
+    poly=5,
+    end_poly=6,
+    eos=EOS,
+)
+MIXES = 160  # for one beam, and as many for three
+
+
+@dataclass(frozen=True, eq=False)
+class Wish:
+    """A request: what it asks, and what the encoder says of it."""
+
+    job: Job
+    memory: Tensor  # (1, M, D)
+
+
+def drawn_grammar(chance: random.Random) -> Grammar | None:
+    task = chance.choice([*TASKS, None, None])
+    if task is None:
+        return None
+    named = task.form in ("boxes", "quads", "boxes_or_polygons", "phrases")
+    labels = chance.choice([None, ("cab", "deaf", "cabin")]) if named else None
+    text = "a fig and a kid" if task.form == "phrases" else None
+    return grammar_for(task, TOY, labels=labels, text=text, max_regions=chance.choice([None, 1, 2]))
+
+
+def drawn_wish(chance: random.Random, network: Network, beams: int) -> Wish:
+    grammar = drawn_grammar(chance)
+    draws = Sampling(seed=chance.randrange(99), top_k=chance.choice([None, 5]), temperature=1.5)
+    settings = DecodeSettings(
+        beams=beams,
+        max_tokens=chance.randint(3, 20),
+        # With a grammar, a ban may forbid the only word that a label can go on with: no such request is made.
+        no_repeat_ngram=chance.choice([0, 2, 3]) if grammar is None else 0,
+        early_stopping=chance.random() < 0.5,
+        length_penalty=chance.choice([1.0, 0.0, 2.0]),
+        banned=tuple(chance.sample(range(7, FIRST_BIN), 3)) if grammar is None else (),
+        forced_bos=chance.choice([BOS, None]),
+        forced_eos=chance.choice([EOS, None]),
+        sampling=draws if beams == 1 and chance.random() < 0.3 else None,
+        first_location=chance.choice([FIRST_BIN, None]),
+    )
+    pixels, prompts, _ = drawn_requests(chance.randrange(10**6), [chance.randint(1, 12)])
+    with torch.no_grad():
+        memory, _ = network.encode(network.encode_image(pixels), prompts)
+    return Wish(Job(settings, grammar), memory)
+
+
+def joined(batch: Batch, wishes: Sequence[Wish], chance: random.Random) -> None:
+    """Let requests join together; what stands where one has no token must not matter."""
+    lengths = [wish.memory.shape[1] for wish in wishes]
+    memory = chance.choice([0.0, 9.0]) * torch.ones(len(wishes), max(lengths), wishes[0].memory.shape[2])
+    for row, wish in enumerate(wishes):
+        memory[row, : lengths[row]] = wish.memory[0]
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    batch.join([wish.job for wish in wishes], memory, None if bool(mask.all()) else mask)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_requests_that_join_at_any_time_are_answered_as_alone(beams: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # all other tests check shapes; twice the time
+    chance, decoder = random.Random(beams), FastDecoder(ours(4, 1.0))
+    wishes = [drawn_wish(chance, ours(4, 1.0), beams) for _ in range(40)]
+    alone: dict[Job, Decoded] = {}
+    for wish in wishes:
+        batch = Batch(decoder, beams)
+        batch.join([wish.job], wish.memory, None)
+        while batch.running:
+            alone |= batch.step()
+    assert len({len(answer.ids) for answer in alone.values()}) > 6
+    assert {answer.cut for answer in alone.values()} == {"", "tokens", "regions"}
+    joins = 0
+    for _ in range(MIXES):
+        slots, waiting, batch = chance.randint(1, 8), chance.sample(wishes, chance.randint(2, 8)), Batch(decoder, beams)
+        while waiting or batch.running:
+            free = min(slots - len(batch.running), len(waiting))
+            if free and (not batch.running or chance.random() < 0.5):
+                joins += bool(batch.running)
+                joined(batch, [waiting.pop() for _ in range(chance.randint(1, free))], chance)
+            for job, answer in batch.step():
+                other = alone[job]
+                assert (answer.ids, answer.cut) == (other.ids, other.cut)
+                # Sums in another order, of up to twenty tokens.
+                assert answer.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+                assert answer.logprob == pytest.approx(other.logprob, abs=2e-4)
+                assert [place is None for place in answer.places] == [place is None for place in other.places]
+            assert len(batch.running) <= slots
+    assert joins > MIXES  # into batches that were running
+
+
+def test_a_batch_is_of_one_width():
+    batch = Batch(FastDecoder(ours(4)), 3)
+    memory, mask = memory_of(4, [3, 2])
+    with pytest.raises(BadConfig, match="1 beams in a batch of 3"):
+        batch.join([Job(published(beams=3)), Job(published(beams=1))], memory, mask)
+    assert batch.step() == []  # nobody got in
