@@ -23,7 +23,6 @@ from safetensors.torch import load_file
 
 from openflorence import cli
 from openflorence.contract.tasks import TASKS
-from openflorence.model.answer_folder import stems
 from openflorence.model.predict import AskOptions, load
 from recipes import nano
 
@@ -253,6 +252,9 @@ MISTAKES = {
     "missing model": (["-t", "caption", "--model", "runs/none/of/them"], "BadCheckpoint: no checkpoint 'runs/none"),
     "not on the hub": (["-t", "caption", "--model", "nobody/nothing"], "BadCheckpoint: nobody/nothing is not in"),
     "too many tokens": (["-t", "caption", "--max-tokens", "97"], "has 96 positions"),
+    "no grid of tiles": (["-t", "detect", "--tiles", "2by2"], "--tiles 2by2"),
+    "no label": (["-t", "detect", "--labels", " , "], "one label or more"),
+    "unknown way on": (["-t", "detect", "--more", "again"], "allowed: never, continue, tiles"),
 }
 
 
@@ -314,10 +316,6 @@ def test_images_of_one_name_keep_apart_also_on_the_way_on(ask, folder, tmp_path)
     ask(*names, "-t", "caption", "--out", out, "--resume")
     assert {path.name for path in out.glob("*.png")} == {"a-caption.png", "a-2-caption.png", "a-3-caption.png"}
     assert (out / "a-caption.png").read_bytes() == first
-    names = ["data:image/png;base64," + "A" * 9000, "http://x/a.png?b=/c/d", "http://x/", "y" * 300 + ".png"]
-    assert [len(stem) for stem in stems(names).values()] == [5, 1, 1, 80]
-    many = stems(f"{number}/img.jpg" for number in range(20_000))  # a moment, also for many
-    assert len(set(many.values())) == 20_000
 
 
 def answered(out: Path) -> list[tuple[str, bool]]:
@@ -592,17 +590,6 @@ def test_a_mistake_in_a_real_process_is_one_line():
         command("run", "a.png", "-t", "detekt"), capture_output=True, text=True, env=ENVIRONMENT, check=False
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-
-
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [(["--tiles", "2by2"], "--tiles 2by2"), (["--labels", " , "], "one label"), (["--more", "again"], "continue")],
-    ids=str,
-)
-def test_an_option_that_cannot_be_is_told_before_anything_is_loaded(ask, folder, words, wanted):
-    done = ask(folder / "a.png", "-t", "detect", *words)
-    assert done.code == 2
-    assert wanted in done.err
 
 
 def test_labels_tiles_and_presence_reach_the_answer(ask, folder):
