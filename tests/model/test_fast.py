@@ -1,14 +1,15 @@
 """The one-token decoder against the plain one."""
 
-from dataclasses import replace
+import random
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from openflorence.model import linear
+from openflorence.model import fast, linear
 from openflorence.model.config import NANO
-from openflorence.model.fast import FIRST_ROOM, FastDecoder
+from openflorence.model.fast import FIRST_ROOM, FastDecoder, Session
 from openflorence.model.florence import Network, init_weights
 
 
@@ -77,6 +78,66 @@ def test_a_request_that_leaves_takes_nothing_along(beams: int):
     for step in range(6):
         wanted = alone.step(ids[3, step].flatten(), parents[3:, step])
     torch.testing.assert_close(x, wanted, atol=1e-5, rtol=0)
+
+
+@dataclass
+class Guest:
+    """A request in a session: its memory, when it leaves, and what each of its beams said."""
+
+    memory: Tensor
+    steps: int
+    lines: list[list[int]] = field(default_factory=list)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 3])
+def test_requests_come_and_go_for_long_in_little_room(beams: int, monkeypatch: pytest.MonkeyPatch):
+    # Nobody stays longer than 14 steps, so that columns are given back: shifted, not only added.
+    monkeypatch.setattr(fast, "FIRST_ROOM", 4)
+    moves, plain = [], Session._make_room
+
+    def make_room(session: Session) -> None:
+        before = session.room, session.column
+        plain(session)
+        moves.append("more" if session.room > before[0] else "shifted" if session.column < before[1] else "nothing")
+
+    monkeypatch.setattr(Session, "_make_room", make_room)
+    network, chance = small_network(), random.Random(beams)
+    session, guests, checked, seed = Session(FastDecoder(network), beams), list[Guest](), 0, 0
+    for step in range(150):
+        arriving = chance.randint(1, 2) if len(guests) < 4 and chance.random() < 0.4 and step < 130 else 0
+        if arriving:
+            lengths, seed = [chance.randint(3, 9) for _ in range(arriving)], seed + 1
+            memory = drawn(arriving, max(lengths), NANO.text.width, seed=seed)
+            session.join(memory, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+            guests += [
+                Guest(memory[row : row + 1, :length], chance.randint(1, 14), [[] for _ in range(beams)])
+                for row, length in enumerate(lengths)
+            ]
+        if not guests:
+            continue
+        # A beam of a request that just came has no past to go on from but its own.
+        parents = [
+            [chance.randrange(beams) for _ in range(beams)] if guest.lines[0] else list(range(beams))
+            for guest in guests
+        ]
+        for guest, chosen in zip(guests, parents, strict=True):
+            guest.lines = [[*guest.lines[parent], chance.randrange(4, 50)] for parent in chosen]
+        ids = torch.tensor([line[-1] for guest in guests for line in guest.lines])
+        x = session.step(ids, torch.tensor(parents)).view(len(guests), beams, -1)
+        for place in reversed(range(len(guests))):
+            guest = guests[place]
+            if len(guest.lines[0]) == guest.steps:
+                whole = network.seq2seq.decode(torch.tensor(guest.lines), guest.memory.expand(beams, -1, -1))[:, -1]
+                torch.testing.assert_close(x[place], whole, atol=1e-5, rtol=0)  # float32, sums in another order
+                checked += 1
+                session.leave(place)
+                guests[place] = guests[-1]
+                guests.pop()
+    assert checked > 40
+    assert moves.count("shifted") > 2
+    assert "nothing" not in moves
+    assert session.room <= 2 * 14 * 2  # twice what a column's request may last, and the doubling
 
 
 def test_a_change_of_the_weights_is_noticed():
