@@ -172,6 +172,10 @@ class Grammar:
             allowed = self._known[key] = self._work_out(state, left)
         return allowed
 
+    def is_whole(self, state: State) -> bool:
+        """Whether an answer may end here, with nothing begun that is not finished."""
+        return EOS in self._moves[state.place] and (state.label is None or state.label.complete)
+
     def without_limits(self, state: State) -> Allowed:
         """What might come next if neither tokens nor regions were limited."""
         return self.allowed(state._replace(place="between") if state.place == "full" else state, FAR)

@@ -13,6 +13,7 @@ of their answers; each gets the answer it would get alone. A finished request le
 Axes: R requests, K beams, V vocabulary; rows R * K, the beams of a request next to one another.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from openflorence.model.fast import FastDecoder, Session
 from openflorence.model.search import Choice, Decoded, DecodeSettings, Job, Place, Sampling, Search, repeats
 
 NEAR = 10  # bins on each side of the one that was said: a hundredth of the image
+BREAKS_OFF = math.log(0.5)  # log-probability of </s> from which an answer may end anywhere
 
 
 class Batch:
@@ -160,7 +162,11 @@ def _apply_grammars(flat: Float[Tensor, "rows V"], searches: list[Search]) -> No
     masks = masks_for(grammar.spelling, flat.shape[-1], flat.device)
     allowed = [one for search in searches for one in search.allowed()]
     wanted = _wanted(flat, searches, allowed, masks)
+    ends = flat[:, grammar.spelling.eos].clone()
     masks.apply(flat, allowed)
+    # A network that would sooner end than say anything else is let go, also in the middle of a region, which is then
+    # left out: made to go on it would not stop before the limit.
+    flat[:, grammar.spelling.eos] = torch.where(ends > BREAKS_OFF, ends, flat[:, grammar.spelling.eos])
     for search in searches:
         search.cuts = [""] * len(search.lines)
     lines = [(search, beam) for search in searches for beam in range(len(search.lines))]

@@ -149,7 +149,7 @@ class Decoded:
     ids: tuple[int, ...]  # what was said: without the start token, the forced <s>, the opening and the closing </s>
     logprobs: tuple[float, ...]  # of each id: the network's own log-probability, before any ban or temperature
     score: float  # summed log-probabilities, </s> included, / produced tokens ** length_penalty; forced ones add 0
-    logprob: float  # the sum alone
+    logprob: float  # the sum alone; also of a region that was broken off, and is not among the ids
     cut: Cut  # what ended the answer, if not the network
     places: tuple[Place | None, ...]  # of each id: None where it is no location, or first_location was not given
 
@@ -173,6 +173,7 @@ class Line(NamedTuple):
     score: float  # summed log-probability
     state: State | None  # of the grammar
     cut: Cut = ""  # what took something away that the network wanted
+    whole: int = 1  # so many ids leave nothing begun: where an answer that breaks off is cut back to
 
 
 class Choice(NamedTuple):
@@ -224,19 +225,19 @@ class Search:
 
     def force(self, token: int) -> None:
         """Make every line say `token`, at no cost to its score."""
-        grammar, opened = self.job.grammar, self.produced >= len(self.bos) and token != self.config.eos
-        self.lines = [
-            Line(
-                [*line.ids, token],
-                [*line.logprobs, 0.0],
-                [*line.places, None],
-                line.score,
-                grammar.advance(line.state, token) if opened and grammar and line.state is not None else line.state,
-                line.cut,
-            )
-            for line in self.lines
-        ]
+        opened = self.produced >= len(self.bos)
+        self.lines = [self._say(line, token, 0.0, line.score, opened) for line in self.lines]
         self.parents = list(range(len(self.lines)))
+
+    def _say(self, line: Line, token: int, logprob: float, score: float, grammatical: bool = True) -> Line:
+        """A line with one more token."""
+        grammar, state, whole = self.job.grammar, line.state, line.whole
+        if grammar is not None and state is not None and grammatical and token != self.config.eos:
+            state = grammar.advance(state, token)
+        if grammar is None or (state is not None and token != self.config.eos and grammar.is_whole(state)):
+            whole = len(line.ids) + 1
+        ids, logprobs, places = [*line.ids, token], [*line.logprobs, logprob], [*line.places, None]
+        return Line(ids, logprobs, places, score, state, line.cut, whole)
 
     def end_here(self, wants_eos: Sequence[bool]) -> None:
         """End every line with the forced last token; the lines whose network wanted </s> anyway are not truncated."""
@@ -291,16 +292,17 @@ class Search:
         return self._no_better()
 
     def _grow(self, choice: Choice) -> Line:
-        line, grammar, state = self.lines[choice.parent], self.job.grammar, None
-        if grammar is not None and line.state is not None and choice.token != self.config.eos:
-            state = grammar.advance(line.state, choice.token)
-        ids, logprobs, places = [*line.ids, choice.token], [*line.logprobs, choice.logprob], [*line.places, None]
-        grown = Line(ids, logprobs, places, choice.score, state, line.cut or self.cuts[choice.parent])
+        line = self.lines[choice.parent]
+        grown = self._say(line, choice.token, choice.logprob, choice.score)
+        grown = grown._replace(cut=line.cut or self.cuts[choice.parent])
         self.grown.append((grown, choice.parent))
         return grown
 
     def _end(self, line: Line, cut: Cut) -> None:
         score = line.score / (len(line.ids) - 1) ** self.settings.length_penalty
+        if self.job.grammar is not None and line.whole < len(line.ids) - 1:  # it broke off in the middle of a region
+            ids, logprobs, places = (part[: line.whole] + part[-1:] for part in (line.ids, line.logprobs, line.places))
+            line = line._replace(ids=ids, logprobs=logprobs, places=places)
         self.ended.append((score, line, cut))
         self.ended.sort(key=lambda ended: -ended[0])
         del self.ended[self.settings.beams :]

@@ -17,14 +17,15 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from openflorence.contract.grammar import Grammar, grammar_for
 from openflorence.contract.spelling import Spelling
-from openflorence.contract.tasks import FREE_TEXT, TASKS
+from openflorence.contract.tasks import FREE_TEXT, TASKS, find_task
 from openflorence.errors import BadConfig
 from openflorence.model.checkpoint import rename_to_ours
 from openflorence.model.config import TextConfig, read_config
-from openflorence.model.decode import Batch, decode
+from openflorence.model.decode import Batch, _choices, _forbid, decode
 from openflorence.model.fast import FastDecoder
 from openflorence.model.florence import Network
-from openflorence.model.search import Decoded, DecodeSettings, Job, Sampling, repeats
+from openflorence.model.search import Decoded, DecodeSettings, Job, Sampling, Search, repeats
+from tests.answering import words_text
 from tests.reference import TINY_SIDE_PX, TINY_TEXT, TINY_VISION, draw_weights
 
 VOCAB = 40
@@ -422,3 +423,32 @@ def test_a_batch_is_of_one_width():
     with pytest.raises(BadConfig, match="1 beams in a batch of 3"):
         batch.join([Job(published(beams=3)), Job(published(beams=1))], memory, mask)
     assert batch.step() == []  # nobody got in
+
+
+def scripted(tokens: Sequence[int], spelling: Spelling) -> list[Decoded]:
+    """What comes of a network that says these tokens whatever it sees, each with a probability of nearly one."""
+    config = TextConfig(vocab=1400, positions=POSITIONS)
+    settings = replace(DecodeSettings.for_task(config, "detect"), beams=1)
+    search = Search(Job(settings, grammar_for(find_task("detect"), spelling)), config, torch.device("cpu"))
+    search.force(BOS)
+    for token in tokens:
+        logits = torch.zeros(1, 1, config.vocab)
+        logits[..., token] = 20.0
+        logprobs = logits.log_softmax(-1)
+        _forbid(logprobs, [search])
+        if search.choose(_choices(logprobs, [search])[0]):
+            return [search.answer()]
+    return []
+
+
+def test_a_network_that_breaks_off_is_let_go_and_its_half_region_left_out():
+    spelling = words_text().spelling
+    (word,) = [token for token, piece in enumerate(spelling.pieces) if piece == b"a"]
+    loc = spelling.first_location
+    box, half = [loc + 10, loc + 20, loc + 30, loc + 40], [loc + 50, loc + 60]
+    (answer,) = scripted([word, *box, word, *half, EOS], spelling)
+    assert answer.ids == (word, *box)
+    assert not answer.truncated
+    (label_alone,) = scripted([word, EOS], spelling)
+    assert label_alone.ids == ()
+    assert scripted([word, *box, word, *half], spelling) == []  # it is still going on
