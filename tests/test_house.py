@@ -31,9 +31,10 @@ HOUSE = {
     "calibration checkpoint hub doctor adapter_files adapters search decode presence asking runner tiles longer flow "
     "streaming predict answer_folder",
     "data": "words chance glyphs shapes painting printed world sentences questions truth album problems entries "
-    "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats store order prefixes "
+    "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats notes store_rows store order prefixes "
     "targets budget wording augment mixture",
-    "engine": "",
+    "engine": "stages work runners parse duplicates filters agree fuse language specialists annotate plan refine stats "
+    "export",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
     "scoring heldout drawn absent transcript official official_regions marking marking_regions benchmarks "
