@@ -86,7 +86,7 @@ def main() -> None:
     network = twin(peer, plan.config.side_px)
     text = build_text(ENTRIES if plan.size == "base" else plan.config.text.vocab - 1)
     parts = Checkpoint(
-        network=network, text=text, config=plan.config, layout="transformers", folder=Path(), stored="float32"
+        network=network, text=text, config=network.config, layout="transformers", folder=Path(), stored="float32"
     )
     model = Florence(parts)
     results = {

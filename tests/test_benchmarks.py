@@ -45,3 +45,29 @@ def test_long_answers_runs_and_tiles_find_more_than_one_look(tmp_path: Path):
     one, tiles = (row["figures"]["recall"]["value"] for row in results["rows"])
     assert tiles > one + 0.2  # a scene of sixty: nano was taught six at most
     assert {path.name for path in tmp_path.glob("*.png")} == {"objects-one.png", "objects-3x3.png"}
+
+
+def test_many_questions_runs_and_both_sides_say_the_same(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.many_questions", "--size", "tiny", "--threads", "1"]
+    command += ["--images", "2", "--repeats", "1", "--tokens", "8", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-many-questions.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    assert results["eight_tasks"]["same_tokens"] == 8
+    assert results["mixed"]["same_tokens"] == results["mixed"]["requests"] == 8
+    assert set(results["grammar"]) == {"beams_1", "beams_3"}
+
+
+def test_trust_is_measured(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.trust", "--scenes", "4", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-trust.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    assert results["grammar"]["invalid_with"] == 0
+    assert set(results["detect"]["bin"]) == {
+        "constant", "order", "probability", "label alone", "place alone, as published",
+    }  # fmt: skip
+    assert all(0 < row["ap50"] <= 100 for table in results["detect"].values() for row in table.values())
+    assert 0 <= results["presence"]["all"]["all"] <= 100
