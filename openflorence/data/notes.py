@@ -7,17 +7,31 @@ another threshold brings the note back without annotating again. A note is calle
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from openflorence.contract.records import GroundingNote, PhraseNote, QuestionNote, RegionNote, TextNote, Whole
+from openflorence.contract.records import (
+    GroundingNote,
+    PairNote,
+    PhraseNote,
+    QuestionNote,
+    RegionNote,
+    TextNote,
+    Whole,
+)
 
 Status = Literal["ok", "failed", "filtered", "skipped"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-Note = TextNote | RegionNote | GroundingNote | QuestionNote
+Note = TextNote | RegionNote | GroundingNote | QuestionNote | PairNote
 
 # Field of Notes -> what its notes are called in an id.
-KINDS = {"texts": "text", "regions": "region", "groundings": "grounding", "questions": "question"}
+KINDS = {
+    "texts": "text",
+    "regions": "region",
+    "groundings": "grounding",
+    "questions": "question",
+    "pairs": "pair",
+}
 
 
 @dataclass(frozen=True)
@@ -28,12 +42,13 @@ class Notes:
     regions: tuple[RegionNote, ...] = ()
     groundings: tuple[GroundingNote, ...] = ()
     questions: tuple[QuestionNote, ...] = ()
+    pairs: tuple[PairNote, ...] = ()
     whole: frozenset[Whole] = frozenset()  # what `regions` lists completely, as in a Record
 
     @property
     def is_empty(self) -> bool:
         """True when nothing is said."""
-        return not (self.texts or self.regions or self.groundings or self.questions or self.whole)
+        return not (self.texts or self.regions or self.groundings or self.questions or self.pairs or self.whole)
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ class ImageRow:
     mime: str  # "image/jpeg"
     image_wh: tuple[int, int]  # width, height in pixels of the upright original
     uri: str  # where it came from
+    problem: str = ""  # why `data` is empty: the file that the store refers to is gone, or is no longer the same
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ class LayerRow:
 
 
 def numbered(layer: str, notes: Notes) -> Iterator[tuple[str, Note]]:
-    """Give every note with its id: texts, regions, groundings, questions, each in order."""
+    """Give every note with its id: texts, regions, groundings, questions, pairs, each in order."""
     for field, kind in KINDS.items():
         for place, note in enumerate(getattr(notes, field)):
             yield f"{layer}/{kind}{place}", note
@@ -104,7 +120,7 @@ def kept(notes: Notes, verdicts: Iterable[Verdict], layer: str | None = None) ->
     dropped = {_within(verdict.note_id) for verdict in verdicts if layer in (None, _layer(verdict.note_id))}
     if not dropped:
         return notes
-    left = {
+    left: dict[str, Any] = {
         field: tuple(note for place, note in enumerate(getattr(notes, field)) if f"{kind}{place}" not in dropped)
         for field, kind in KINDS.items()
     }
@@ -113,7 +129,8 @@ def kept(notes: Notes, verdicts: Iterable[Verdict], layer: str | None = None) ->
         for place, note in enumerate(notes.groundings)
         if f"grounding{place}" not in dropped
     )
-    return replace(notes, **{**left, "groundings": tuple(note for note in groundings if note is not None)})
+    left["groundings"] = tuple(note for note in groundings if note is not None)
+    return replace(notes, **left)
 
 
 def _with_phrases(note: GroundingNote, name: str, dropped: set[str]) -> GroundingNote | None:
