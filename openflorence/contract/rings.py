@@ -34,12 +34,29 @@ def unite(masks: Sequence[Sequence[Polygon]]) -> tuple[Polygon, ...]:
     returns   one ring per part, the largest first; clockwise, from its topmost and then leftmost point. Holes are
               filled. To within about a cell of the raster: a quarter of a pixel up to 512 px, at most a pixel.
     """
-    import cv2
-
     rings = [ring for mask in masks for ring in mask]
     window = _bounds(rings)
-    raster = np.pad(_fill(rings, window), 1)
-    lines, _ = cv2.findContours(raster, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return _trace(_fill(rings, window), window)
+
+
+def majority(masks: Sequence[Sequence[Polygon]], weights: Sequence[float]) -> tuple[Polygon, ...]:
+    """Trace what at least half of the weight of several masks covers; otherwise as `unite`.
+
+    masks     rings of each, in pixels.
+    weights   one per mask, above 0.
+    returns   () where nothing is covered by so much.
+    """
+    window = _bounds(ring for mask in masks for ring in mask)
+    covered = sum(weight * _fill(mask, window).astype(np.float64) for mask, weight in zip(masks, weights, strict=True))
+    least = sum(weights) / 2 * (1 - 1e-9)  # two equal weights are half each, whatever their sum is rounded to
+    return _trace((covered >= least).astype(np.uint8), window)
+
+
+def _trace(raster: np.ndarray, window: Box) -> tuple[Polygon, ...]:
+    """The outlines of the cells that are marked, the largest first."""
+    import cv2
+
+    lines, _ = cv2.findContours(np.pad(raster, 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     per_px = _per_px(window)
     start = math.floor(window.x0), math.floor(window.y0)
     traced = sorted(lines, key=lambda line: -cv2.contourArea(line))
