@@ -7,6 +7,7 @@ OpenFlorenceError
 ├── BadPrompt        a task that does not exist, or a task without (or with the wrong) input
 ├── BadRecord        an annotation, or a file of annotations, that cannot be read, or a data set without a usable one
 ├── BadRegion        a box, quad or polygon that is empty, not finite, or outside its image
+├── StageFailed      a stage of the engine that cannot go on: the run stopped, what was committed stays
 └── TrainingDiverged a loss or gradient that is not finite: the run stopped, its last saved state is still good
 
 A message says what failed, what was seen, what is allowed and what to do next. Our own mistakes are `assert`.
@@ -39,6 +40,10 @@ class BadRecord(OpenFlorenceError, ValueError):
 
 class BadRegion(OpenFlorenceError, ValueError):
     """Raised when a region cannot be written as locations of its image."""
+
+
+class StageFailed(OpenFlorenceError, RuntimeError):
+    """Raised when a stage cannot be set up or dies again and again, or the store cannot be read or written."""
 
 
 class TrainingDiverged(OpenFlorenceError, ArithmeticError):
