@@ -33,7 +33,7 @@ HOUSE = {
     "data": "words chance glyphs shapes painting printed world sentences questions truth album problems entries "
     "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats notes store_rows store order prefixes "
     "targets budget wording augment mixture",
-    "engine": "stages work runners lexicon parse duplicates overlaps filters agree judge votes fuse server language "
+    "engine": "stages work runners lexicon syntax parse duplicates overlaps filters agree judge votes fuse server language "
     "specialists network pipelines endpoints compose annotate plan refine stats "
     "export",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
