@@ -14,23 +14,22 @@ from dataclasses import replace
 from typing import Any
 
 from openflorence.contract.lines import reading_order
-from openflorence.contract.records import GroundingNote, PhraseNote
+from openflorence.contract.records import GroundingNote, PhraseNote, RegionNote
 from openflorence.contract.shapes import Box
-from openflorence.data.notes import Notes, Verdict
+from openflorence.data.notes import KINDS, Notes, Verdict
+from openflorence.engine.overlaps import box_overlaps
 from openflorence.engine.votes import (
     FUSED,
     FuseRule,
     Voice,
     Voter,
-    box_overlap,
-    box_overlaps,
     clusters,
     mean,
     meaning_of,
     merge,
     origin_of,
-    overlap,
     place_kind,
+    same_place,
 )
 
 _PART = "part of "
@@ -48,16 +47,17 @@ def fuse(parts: Mapping[str, Notes], rule: FuseRule, layer: str = "fuse") -> tup
     """
     voters = {name: rule.voter(name) for name in sorted(parts)}
     ordered = {name: parts[name] for name in voters}
-    regions, texts = _regions(ordered, voters, rule), _listed(ordered, "texts")
-    groundings, questions = _groundings(ordered, rule), _listed(ordered, "questions")
+    fused: dict[str, _Fused] = {name: _listed(ordered, name) for name in KINDS}  # texts, questions, pairs: as they are
+    fused |= {"regions": _regions(ordered, voters, rule), "groundings": _groundings(ordered, rule)}
     verdicts: list[Verdict] = []
-    for kind, fused in (("text", texts), ("region", regions), ("grounding", groundings), ("question", questions)):
-        for place, (note, sources) in enumerate(fused):
+    for name, kind in KINDS.items():
+        for place, (note, sources) in enumerate(fused[name]):
             for source, found in sources:
-                agreed = box_overlap(found.bounds, note.bounds) if kind == "region" else None
+                agreed = _agreed(found, note) if name == "regions" else None
                 verdicts.append(Verdict(source, FUSED, f"{_PART}{layer}/{kind}{place}", agreed))
-    merged = (tuple(note for note, _ in fused) for fused in (texts, regions, groundings, questions))
-    return Notes(*merged, whole=frozenset().union(*(notes.whole for notes in parts.values()))), tuple(verdicts)
+    merged: dict[str, Any] = {name: tuple(note for note, _ in each) for name, each in fused.items()}
+    whole = frozenset(part for notes in parts.values() for part in notes.whole)
+    return Notes(**merged, whole=whole), tuple(verdicts)
 
 
 def members(verdicts: Iterable[Verdict]) -> dict[str, tuple[str, ...]]:
@@ -74,9 +74,8 @@ _Fused = list[tuple[Any, list[tuple[str, Any]]]]  # a note, and the ids and note
 
 def _listed(parts: Mapping[str, Notes], name: str) -> _Fused:
     """All notes of a kind as they are, layer by layer."""
-    kind = name.removesuffix("s")
     return [
-        (note, [(f"{layer}/{kind}{place}", note)])
+        (note, [(f"{layer}/{KINDS[name]}{place}", note)])
         for layer, notes in parts.items()
         for place, note in enumerate(getattr(notes, name))
     ]
@@ -98,7 +97,7 @@ def _regions(parts: Mapping[str, Notes], voters: Mapping[str, Voter], rule: Fuse
     groups = clusters(
         [voice.bounds for voice in voices],
         [(voice.voter.layer, voice.meaning) for voice in voices],
-        lambda i, j: overlap(voices[i].note, voices[j].note),
+        lambda i, j: same_place(voices[i].note, voices[j].note),
         rule.least,
     )
     fused = []
@@ -111,6 +110,12 @@ def _regions(parts: Mapping[str, Notes], voters: Mapping[str, Voter], rule: Fuse
         *reading_order(read, lambda one: one[0].bounds or Box(0, 0, 0, 0)),
         *others,
     ]
+
+
+def _agreed(one: RegionNote, other: RegionNote) -> float | None:
+    """How much the boxes around two regions overlap; None where one has no place."""
+    a, b = one.bounds, other.bounds
+    return None if a is None or b is None else float(box_overlaps([a], [b])[0, 0])
 
 
 # ---- groundings
@@ -153,9 +158,10 @@ def _phrase(alike: Sequence[tuple[str, PhraseNote]], layers: int, rule: FuseRule
         for layer, phrase in alike
         for box in phrase.boxes
     )
-    overlaps = box_overlaps([box for box, _, _ in boxes])
+    places = [box for box, _, _ in boxes]
+    overlaps = box_overlaps(places, places)
     groups = clusters(
-        [box for box, _, _ in boxes],
+        places,
         [(layer, "") for _, layer, _ in boxes],
         lambda i, j: float(overlaps[i, j]),
         rule.least,

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from openflorence.contract.lines import direction
 from openflorence.contract.records import UNKNOWN, Origin, RegionNote
-from openflorence.contract.rings import majority, shared_area
+from openflorence.contract.rings import majority
 from openflorence.contract.shapes import Box, Point, Polygon, Quad
+from openflorence.engine.overlaps import box_overlaps, region_overlap
 from openflorence.errors import BadConfig
 
 PlaceKind = Literal["object", "word", "phrase", "place"]  # has a label; else is read; else described; else only there
@@ -142,7 +142,7 @@ def clusters(
     returns   places of the items, in order; clusters in the order of their first.
     """
     pairs = []
-    shared = box_overlaps(bounds)
+    shared = box_overlaps(bounds, bounds)
     for i, j in np.argwhere(np.triu(shared > 0, 1)).tolist():
         if owners[i][0] != owners[j][0] and owners[i][1] == owners[j][1] and (found := overlap(i, j)) >= least:
             pairs.append((-found, i, j))
@@ -230,40 +230,10 @@ def origin_of(origins: Iterable[Origin]) -> Origin:
     return Origin(source=FUSED, model="+".join(sources), round=max((origin.round for origin in known), default=0))
 
 
-# ---- overlap
-
-
-def overlap(one: RegionNote, other: RegionNote) -> float:
-    """Intersection over union: of outlines or quads where both have them, otherwise of the boxes around them."""
-    a = one.polygons or ((one.quad,) if one.quad else ())
-    b = other.polygons or ((other.quad,) if other.quad else ())
-    if one.quad and other.quad and _turned(one.quad, other.quad):
-        return 0.0
-    if not a or not b or bool(one.polygons) != bool(other.polygons):
-        return box_overlap(one.bounds, other.bounds)
-    x0, y0, x1, y1 = zip(one.bounds or Box(0, 0, 0, 0), other.bounds or Box(0, 0, 0, 0), strict=True)
-    shared, first, second = shared_area(a, b, Box(min(x0), min(y0), max(x1), max(y1)))
-    return shared / (first + second - shared) if shared > 0 else 0.0
-
-
-def _turned(one: Quad, other: Quad) -> bool:
-    """Whether two lines of text are read in directions more than 90 degrees apart."""
-    a, b = direction(one), direction(other)
-    return a.x * b.x + a.y * b.y < 0
-
-
-def box_overlap(one: Box | None, other: Box | None) -> float:
-    if one is None or other is None:
-        return 0.0
-    return float(box_overlaps([one, other])[0, 1])
-
-
-def box_overlaps(boxes: Sequence[Box]) -> NDArray[np.float64]:
-    """Intersection over union of every pair: (N, N)."""
-    corners = np.array(boxes, np.float64).reshape(-1, 4)
-    low, high = corners[:, :2], corners[:, 2:]
-    sides = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
-    shared = np.clip(sides, 0, None).prod(axis=2)
-    areas = np.clip(high - low, 0, None).prod(axis=1)
-    whole = areas[:, None] + areas[None] - shared
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+def same_place(one: RegionNote, other: RegionNote) -> float:
+    """How much two regions overlap, from 0 to 1; lines of text read in directions 90 degrees apart or more do not."""
+    if one.quad and other.quad:
+        a, b = direction(one.quad), direction(other.quad)
+        if a.x * b.x + a.y * b.y <= 0:
+            return 0.0
+    return region_overlap(one, other)
