@@ -300,8 +300,10 @@ class Search:
 
     def _end(self, line: Line, cut: Cut) -> None:
         score = line.score / (len(line.ids) - 1) ** self.settings.length_penalty
-        if self.job.grammar is not None and line.whole < len(line.ids) - 1:  # it broke off in the middle of a region
-            ids, logprobs, places = (part[: line.whole] + part[-1:] for part in (line.ids, line.logprobs, line.places))
+        end = len(line.ids) - (line.ids[-1] == self.config.eos)
+        if self.job.grammar is not None and line.whole < end:  # it broke off in the middle of a region
+            lists = (line.ids, line.logprobs, line.places)
+            ids, logprobs, places = (part[: line.whole] + part[end:] for part in lists)
             line = line._replace(ids=ids, logprobs=logprobs, places=places)
         self.ended.append((score, line, cut))
         self.ended.sort(key=lambda ended: -ended[0])

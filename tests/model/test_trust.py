@@ -60,6 +60,7 @@ LIMITS = {
     "free": {"max_tokens": 60},
     "few": {"max_tokens": 40, "max_regions": 2},
     "closed": {"max_tokens": 30, "labels": LABELS},
+    "closed tiny": {"max_tokens": 3, "labels": LABELS},
 }
 
 
@@ -90,7 +91,7 @@ def check(answer: Answer, options: AskOptions) -> None:
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_every_answer_parses(model, another, limit):
-    # 2 networks, 16 tasks, 2 pictures, 4 searches, 5 limits: 1,280 answers, beside the walks of the grammars' tests.
+    # 2 networks, 16 tasks, 2 pictures, 4 searches, 6 limits: 1,536 answers, beside the walks of the grammars' tests.
     pictures = [drawn_picture(1), drawn_picture(2, (31, 77))]
     seen, cut = 0, set()
     for one, search in product((model, another), SEARCHES.values()):
