@@ -32,7 +32,7 @@ class Resources:
     """What one worker of a stage takes."""
 
     cpus: float = 1
-    gpus: float = 0  # a share of one, or whole ones
+    gpus: float = 0  # a share of one; more than one only on Ray. A CPU is taken where there is no GPU
 
 
 @dataclass(frozen=True)

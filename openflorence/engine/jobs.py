@@ -1,0 +1,128 @@
+"""What a run is made of: the store as the engine sees it, and stages with all that a worker must know of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from openflorence.data.notes import ImageRow, LayerRow
+from openflorence.engine.stages import Factory, Resources, StageSpec, fingerprint, in_turn, make_stage
+
+ATTEMPTS = 200  # at a unit, before something else than single images must be wrong
+
+
+class LayerRun(Protocol):
+    """One run of one layer in the store."""
+
+    def is_done(self, unit: int) -> bool:
+        """Tell whether the rows of a unit are there."""
+        ...
+
+    def write(self, unit: int, rows: Sequence[LayerRow]) -> object:
+        """Keep the rows of a unit, whole or not at all; written again, they take the place of the old ones."""
+        ...
+
+    def read(self, unit: int) -> Sequence[LayerRow]:
+        """Give the rows of a unit."""
+        ...
+
+    def read_breadcrumb(self, unit: int) -> Mapping[str, Any] | None:
+        """Give what was last left; None when there is nothing."""
+        ...
+
+    def write_breadcrumb(self, unit: int, crumb: Mapping[str, Any] | None) -> None:
+        """Leave something for the next attempt, whole or not at all; None takes it away."""
+        ...
+
+    def seal(self) -> object:
+        """Say that every unit is there."""
+        ...
+
+    @property
+    def is_sealed(self) -> bool:
+        """True once it was said."""
+        ...
+
+
+class Store(Protocol):
+    """Where images come from and notes go to."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        ...
+
+    @property
+    def corpus_id(self) -> str:
+        """What the store calls its images as they are cut into units."""
+        ...
+
+    def units(self) -> Sequence[int]:
+        """Name the units that the images are cut into."""
+        ...
+
+    def images(self, unit: int, data: bool = True) -> Sequence[ImageRow]:
+        """Give the images of a unit, always in the same order; without their bytes when these are not wanted."""
+        ...
+
+    def layer(self, layer: str, run_id: str) -> LayerRun:
+        """Give a run of a layer, begun or not."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage with all that a worker must know to do units of it; plain values, to be sent to other processes."""
+
+    spec: StageSpec
+    store: Factory
+    layer: str
+    run_id: str
+    needs: Mapping[str, str]  # layer -> run id
+    batch: int
+    resources: Resources
+    time_limit_s: float | None
+    cache: Path | None = None  # as in Context
+    attempts: int = ATTEMPTS
+
+    def open(self, store: Store) -> LayerRun:
+        """Give the run that this job writes."""
+        return store.layer(self.layer, self.run_id)
+
+
+def plan_jobs(
+    specs: Sequence[StageSpec],
+    store: Factory,
+    round: int,
+    given: Mapping[str, str] | None = None,
+    attempts: int = ATTEMPTS,
+) -> list[Job]:
+    """Make a job of every stage, each after those that it needs.
+
+    round     of the data engine; 0 before the first.
+    given     layers that were written by earlier runs: layer -> run id.
+    attempts  at a unit before the run is ended.
+    raises    BadConfig for stages that cannot be made, or do not fit together.
+    """
+    runs = dict(given or {})
+    opened: Store = store.make()
+    stages = [make_stage(spec) for spec in specs]
+    jobs = []
+    for place in in_turn(stages, runs):
+        spec, stage = specs[place], stages[place]
+        run_id = fingerprint(spec, stage, round, runs, opened.corpus_id)
+        job = Job(
+            spec=spec,
+            store=store,
+            layer=stage.layer,
+            run_id=run_id,
+            needs={layer: runs[layer] for layer in stage.needs},
+            batch=spec.batch or stage.batch,
+            resources=spec.resources or stage.resources,
+            time_limit_s=spec.time_limit_s or stage.time_limit_s,
+            cache=opened.folder / "cache",
+            attempts=attempts,
+        )
+        runs[stage.layer] = run_id
+        jobs.append(job)
+    return jobs
