@@ -8,6 +8,7 @@ Source: Florence-2 report, section 4.2.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from openflorence.contract.published import NOT_GROUNDED
 from openflorence.contract.records import (
@@ -52,11 +53,17 @@ class Pool:
         """Give what is left; with a grounding its phrases go."""
         gone = set(ids)
 
-        def left(notes: Mapping[str, object]) -> dict:
+        def left(notes: Mapping[str, Any]) -> dict[str, Any]:
             return {name: note for name, note in notes.items() if not gone & {name, name.rpartition(".phrase")[0]}}
 
-        parts = ("texts", "regions", "groundings", "phrases", "questions")
-        return replace(self, **{part: left(getattr(self, part)) for part in parts})
+        return replace(
+            self,
+            texts=left(self.texts),
+            regions=left(self.regions),
+            groundings=left(self.groundings),
+            phrases=left(self.phrases),
+            questions=left(self.questions),
+        )
 
 
 def pool(layers: Mapping[str, Notes]) -> Pool:
@@ -245,8 +252,7 @@ def drop_doubles(notes: Pool, settings: NmsSettings) -> list[Verdict]:
     and things are never the same.
     """
     names = [name for name, note in notes.regions.items() if note.bounds is not None and not note.crowd]
-    ranked = sorted(names, key=lambda name: -(1.0 if (score := notes.regions[name].score) is None else score))
-    ranked.sort(key=lambda name: notes.regions[name].score is not None)
+    ranked = sorted(names, key=lambda name: _rank(notes.regions[name].score))
     regions = [notes.regions[name] for name in ranked]
     boxes = [box for region in regions if (box := region.bounds) is not None]
     overlaps = box_overlaps(boxes, boxes)
@@ -264,6 +270,11 @@ def drop_doubles(notes: Pool, settings: NmsSettings) -> list[Verdict]:
         else:
             kept.append(place)
     return found
+
+
+def _rank(score: float | None) -> float:
+    """Surest first; what has no score is certain."""
+    return -2.0 if score is None else -score
 
 
 def _limit(one: RegionNote, other: RegionNote, boxes: float, settings: NmsSettings) -> tuple[float, float]:
@@ -340,7 +351,7 @@ class TextSettings:
 
 def drop_poor_texts(notes: Pool, settings: TextSettings) -> list[Verdict]:
     """Drop texts, and groundings of texts, that name too much or too little, or say too little of it."""
-    listed = [*notes.texts.items(), *notes.groundings.items()]
+    listed: list[tuple[str, TextNote | GroundingNote]] = [*notes.texts.items(), *notes.groundings.items()]
     return [
         Verdict(name, "complexity", *why) for name, note in listed if (why := _poor(note.text, note.level, settings))
     ]
@@ -370,7 +381,7 @@ def drop_repeated(notes: Pool) -> list[Verdict]:
         (name, note.score, ("?", plain_text(note.question), *map(plain_text, note.answers)))
         for name, note in notes.questions.items()
     ]
-    said.sort(key=lambda row: -2.0 if row[1] is None else -row[1])
+    said.sort(key=lambda row: _rank(row[1]))
     first: dict[Sequence[str], str] = {}
     found = []
     for name, _, words in said:

@@ -130,8 +130,8 @@ def presence(
         start += len(own)
         yes, no, none = sum(found[0]), sum(found[1]), found[2][0]
         places = zip(found[3::2], found[4::2], strict=True)
-        words = _words(text, own[3].answer) if len(own) > 3 else []
-        gains = [_least_gain(here, blank, words) for here, blank in places]
+        words = word_numbers(text, own[3].answer) if len(own) > 3 else []
+        gains = [least_gain(here, blank, words) for here, blank in places]
         results.append(
             Presence(
                 place=None if one.boxes is None else _within(max(gains, default=-LIMIT)),
@@ -233,7 +233,7 @@ def _ids(text: Text, words: str) -> tuple[int, ...]:
 # ---- what the scores say
 
 
-def _words(text: Text, ids: Iterable[int]) -> list[int]:
+def word_numbers(text: Text, ids: Iterable[int]) -> list[int]:
     """Number the word that each token is part of: a token that begins with a space begins a word."""
     numbers: list[int] = []
     for token in ids:
@@ -242,7 +242,7 @@ def _words(text: Text, ids: Iterable[int]) -> list[int]:
     return numbers
 
 
-def _least_gain(here: Sequence[float], blank: Sequence[float], words: Sequence[int]) -> float:
+def least_gain(here: Sequence[float], blank: Sequence[float], words: Sequence[int]) -> float:
     """How much likelier the image makes the word that it makes least likelier; </s> has no say."""
     gains = [0.0] * (words[-1] + 1)
     for place, word in enumerate(words):

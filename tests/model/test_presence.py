@@ -25,7 +25,7 @@ from openflorence.model.presence import (
     Presence,
     Row,
     Sought,
-    _least_gain,
+    least_gain,
     _log_odds_against,
     _words,
     bare_phrase,
@@ -242,7 +242,7 @@ def test_a_word_is_all_its_tokens():
 
 def test_the_word_that_gains_least_decides():
     # By hand: the first word gains 2; the second 3 - 4 = -1 over its two tokens; </s>, the last, has no say.
-    assert _least_gain([-1.0, -1.0, -5.0, -9.0], [-3.0, -4.0, -1.0, 0.0], [0, 1, 1]) == -1.0
+    assert least_gain([-1.0, -1.0, -5.0, -9.0], [-3.0, -4.0, -1.0, 0.0], [0, 1, 1]) == -1.0
 
 
 def test_log_odds_are_finite_at_both_ends():
