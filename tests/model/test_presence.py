@@ -25,13 +25,13 @@ from openflorence.model.presence import (
     Presence,
     Row,
     Sought,
-    least_gain,
     _log_odds_against,
-    _words,
     bare_phrase,
     head_of,
+    least_gain,
     presence,
     score_answers,
+    word_numbers,
 )
 
 IMAGE_WH = (64, 64)
@@ -236,8 +236,8 @@ def test_a_word_is_all_its_tokens():
     text = world_text()
     ids = text.encode("red xylophones")[1:-1]
     assert len(ids) > 3, "a word the tokenizer does not have in one piece"
-    assert _words(text, ids) == [0] + [1] * (len(ids) - 1)
-    assert _words(text, []) == []
+    assert word_numbers(text, ids) == [0] + [1] * (len(ids) - 1)
+    assert word_numbers(text, []) == []
 
 
 def test_the_word_that_gains_least_decides():
