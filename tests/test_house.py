@@ -31,8 +31,9 @@ HOUSE = {
     "calibration checkpoint hub doctor adapter_files adapters search decode presence asking runner tiles longer flow "
     "streaming predict answer_folder",
     "data": "words chance glyphs shapes painting printed world sentences questions truth album problems entries "
-    "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats notes store_rows store order prefixes "
-    "targets budget wording augment mixture",
+    "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats notes store_rows "
+    "store_files store_corpus store_ingest store_layers store_rounds store_records store_diff store_sql store order "
+    "prefixes targets budget wording augment mixture",
     "engine": "stages work runners lexicon syntax parse duplicates overlaps filters agree judge votes fuse server language "
     "specialists network pipelines endpoints compose annotate plan refine stats "
     "export",

@@ -8,6 +8,7 @@ with an end is gone through in a new order each time.
 Axes: B images, P (image, target) pairs, S prompt tokens, T answer tokens.
 """
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -30,6 +31,7 @@ from openflorence.data.augment import Augment, augment
 from openflorence.data.budget import fit
 from openflorence.data.chance import chance, deal, dice, pick, shuffled
 from openflorence.data.problems import Problems
+from openflorence.data.store_records import image_source
 from openflorence.data.targets import Policy, pose, tasks_of
 from openflorence.data.truth import ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
@@ -216,16 +218,19 @@ class RecordSource:
     ) -> None:
         """Keep the records that can pose a task.
 
-        records  cleaned, see data/cleaning.py.
-        root     folder that relative image paths start at.
+        records  cleaned, see data/cleaning.py; those of a store are, and are read when they are asked for.
+        root     folder that relative image paths start at; images of a store have names of their own.
         weights  task name -> how often; TASK_WEIGHTS by default. Tasks that a record cannot pose are not asked of it.
         policy   order of regions and choice of notes.
         change   augmentation; None shows images as they are.
         """
         self.name, self.root, self.policy, self.change = name, root, policy, change
         self.weights = weigh_tasks(TASK_WEIGHTS if weights is None else weights)
-        self.records = [record for record in records if set(tasks_of(record, self.policy)) & set(self.weights)]
-        if not self.records:
+        self.records = records
+        wanted = set(self.weights)
+        usable = (place for place, record in enumerate(records) if wanted & set(tasks_of(record, self.policy)))
+        self.places = array("q", usable)  # of the records that can pose a task; eight bytes each
+        if not self.places:
             can = sorted({task for record in records for task in tasks_of(record, self.policy)})
             raise BadRecord(
                 f"{name}: none of {len(records)} images can be asked {', '.join(self.weights)}; "
@@ -235,7 +240,7 @@ class RecordSource:
     @property
     def size(self) -> int:
         """Images of one pass."""
-        return len(self.records)
+        return len(self.places)
 
     @property
     def facts(self) -> str:
@@ -244,9 +249,8 @@ class RecordSource:
 
     def item(self, place: int, targets: int, rng: np.random.Generator, problems: Problems) -> Item:
         """Read the image of a place, change it with its regions, and pose up to `targets` tasks, each only once."""
-        record = self.records[place]
-        path = Path(record.image)
-        image = read_image(path if path.is_absolute() else self.root / path)
+        record = self.records[self.places[place]]
+        image = read_image(image_source(record.image, self.root))
         if self.change is not None:
             image, record = augment(image, record, rng, self.change)
         can = set(tasks_of(record, self.policy))

@@ -107,6 +107,14 @@ def image_size(source: Any, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, 
         raise BadImage(f"cannot read {name_source(source)}: {error}") from error
 
 
+def image_mime(data: bytes) -> str:
+    """Say what kind of file the bytes of an image are: "image/jpeg".
+
+    raises    BadImage when they are none that is read here.
+    """
+    return str(Image.MIME.get(_open(data).format or "", "application/octet-stream"))
+
+
 def to_pixels(image: Image.Image, side_px: int | tuple[int, int]) -> Float[Tensor, "3 H W"]:
     """Turn an RGB picture into what the network reads.
 

@@ -1,0 +1,85 @@
+"""Files that are there whole or not at all, whatever kills the writer; and locks that end with who holds them."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from openflorence.errors import BadConfig
+
+
+def commit(path: Path, write: Callable[[Path], object], to_disk: bool = True) -> Path:
+    """Write a file beside its place and move it there; folders are made.
+
+    write     is given the path beside.
+    to_disk   wait until it is on the disk, so that it also outlives a loss of power.
+    promise   after a kill there is the old file or the new one, and nothing in between.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        write(beside)
+        if to_disk:
+            _to_disk(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    if to_disk:
+        _to_disk(path.parent)
+    return path
+
+
+def commit_json(path: Path, value: Any, to_disk: bool = True) -> Path:
+    """Write a JSON value as `commit` does; gives the path."""
+    text = json.dumps(value, ensure_ascii=True, indent=1, allow_nan=False)
+    return commit(path, lambda beside: beside.write_text(text + "\n", encoding="utf-8"), to_disk)
+
+
+def clear_parts(folder: Path) -> None:
+    """Delete what killed writers left in a folder. Call it while nobody else writes there."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock while the block runs. The system takes it back when the process ends, also by kill -9.
+
+    what      that is locked, for the message.
+    raises    BadConfig when another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if not _lock(file):
+            raise BadConfig(f"{what} is being written by another process ({path} is locked); wait for it, or end it")
+        yield
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed; False when another one has."""
+    with suppress(OSError):
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    with suppress(OSError):  # not every system can do this with a folder
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
