@@ -26,6 +26,7 @@ NEAR = 8  # bits; of 120 drawn scenes no two were nearer than 9, and 97% of copi
 _STEPS = 8  # a side
 _STEP = 3  # grey levels: less is noise of a flat ground, which would differ from copy to copy
 _WORDS = HASH_BITS // 64
+_FEWEST = 3  # bands: each fits into a word
 _BATCH = 1 << 20  # pairs compared at once
 
 
@@ -87,7 +88,7 @@ def find_copies(hashes: Sequence[int], near: int = NEAR) -> list[Copy]:
 def near_pairs(hashes: Sequence[int], near: int) -> Iterator[tuple[int, int, int]]:
     """Yield the places a < b of every two hashes that differ in at most `near` bits, once, with that number."""
     words = _as_words(hashes)
-    edges = np.linspace(0, HASH_BITS, near // 2 + 2).astype(int)
+    edges = np.linspace(0, HASH_BITS, max(near // 2 + 1, _FEWEST) + 1).astype(int)
     seen: set[tuple[int, int]] = set()
     for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         band = _band(hashes, start, end)
@@ -132,9 +133,9 @@ def _as_words(hashes: Sequence[int]) -> NDArray[np.uint64]:
 
 
 def _band(hashes: Sequence[int], start: int, end: int) -> NDArray[np.uint64]:
-    """Bits `start` to `end` of each, but at most 63 of them: a band that is looked up by less finds more, not less."""
-    width = min(end - start, 63)
-    return np.array([(value >> start) & ((1 << width) - 1) for value in hashes], np.uint64)
+    """Bits `start` to `end` of each."""
+    mask = (1 << (end - start)) - 1
+    return np.array([(value >> start) & mask for value in hashes], np.uint64)
 
 
 _NOT_WORDS = re.compile(r"[^\w]+")
