@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from openflorence.contract.answers import join_labels
 from openflorence.contract.grammar import Grammar
 from openflorence.contract.regions import Answer, Region
-from openflorence.contract.spelling import Spelling
+from openflorence.contract.spelling import LOCATION, POLY, WORD, Spelling
 from openflorence.contract.tasks import Task
 from openflorence.model.asking import Question
 from openflorence.model.runner import Runner
@@ -66,39 +66,51 @@ class Longer:
         keep = question.job.settings.limit(runner.checkpoint.config.text) // 2
         ids = self.whole.ids
         self.opening = opening_of(ids, question.task, runner.checkpoint.text.spelling, keep)
-        self.regions = _count(ids[: len(ids) - len(self.opening)], question.job.grammar)
+        self.regions = _count(ids, question.job.grammar) - _count(self.opening, question.job.grammar)
         return bool(self.opening)
 
 
 def opening_of(ids: Sequence[int], task: Task, spelling: Spelling, keep: int) -> tuple[int, ...]:
-    """Give the end of an answer, as long as `keep` allows, from the start of a region on; () if none starts there."""
+    """Give the end of an answer, as long as `keep` allows, from a label on; () if that cannot be.
+
+    Where the last label stands too far back, in a long list of things of one name: that label and the last regions.
+    """
+    kinds = [spelling.kinds[min(token, len(spelling.kinds) - 1)] for token in ids]  # later rows are words of nobody
     first = max(0, len(ids) - keep)
-    return next((tuple(ids[i:]) for i in range(first, len(ids)) if _starts(ids, i, task, spelling)), ())
+    end = next((tuple(ids[i:]) for i in range(first, len(ids)) if _starts(kinds, i, task)), ())
+    return end or _label_and_last(ids, kinds, task, keep)
 
 
-def _count(ids: Sequence[int], grammar: Grammar | None) -> int:
-    """Regions that are complete in a part of an answer; a limit of their number holds for all passes together."""
-    if grammar is None:
-        return 0
-    state = grammar.start()
-    for token in ids:
-        state = grammar.advance(state, token)
-    return state.regions
-
-
-def _starts(ids: Sequence[int], i: int, task: Task, spelling: Spelling) -> bool:
+def _starts(kinds: Sequence[int], i: int, task: Task) -> bool:
     """Whether a region starts at a place of an answer, or a word of a text."""
     if task.form == "text":
         return True
     if task.form == "bare_boxes":
         return i % 4 == 0
     if task.form == "polygons":
-        return ids[i] == spelling.poly
+        return kinds[i] == POLY
+    return kinds[i] == WORD and (i == 0 or kinds[i - 1] != WORD)
 
-    def is_word(token: int) -> bool:
-        return token < len(spelling.pieces) and spelling.pieces[token] is not None
 
-    return is_word(ids[i]) and (i == 0 or not is_word(ids[i - 1]))
+def _label_and_last(ids: Sequence[int], kinds: Sequence[int], task: Task, keep: int) -> tuple[int, ...]:
+    if task.form in ("text", "bare_boxes", "polygons"):
+        return ()
+    after = next((i + 1 for i in reversed(range(len(ids))) if kinds[i] != LOCATION), 0)
+    label = next((i + 1 for i in reversed(range(after)) if kinds[i] != WORD), 0)
+    size = 8 if task.form == "quads" else 4
+    beyond = max(0, len(ids) - label - keep)  # ids that there is no room for
+    last = ids[after + -(-beyond // size) * size :]
+    return (*ids[label:after], *last) if last and (label < after or not after) else ()
+
+
+def _count(ids: Sequence[int], grammar: Grammar | None) -> int:
+    """Regions that are complete in an answer; a limit of their number holds for all passes together."""
+    if grammar is None:
+        return 0
+    state = grammar.start()
+    for token in ids:
+        state = grammar.advance(state, token)
+    return state.regions
 
 
 def _says_more(runner: Runner, question: Question, before: Decoded, after: Decoded) -> bool:

@@ -302,8 +302,9 @@ class Search:
         score = line.score / (len(line.ids) - 1) ** self.settings.length_penalty
         end = len(line.ids) - (line.ids[-1] == self.config.eos)
         if self.job.grammar is not None and line.whole < end:  # it broke off in the middle of a region
-            lists = (line.ids, line.logprobs, line.places)
-            ids, logprobs, places = (part[: line.whole] + part[end:] for part in lists)
+            lost = slice(line.whole, end)
+            ids, logprobs, places = line.ids[:], line.logprobs[:], line.places[:]
+            del ids[lost], logprobs[lost], places[lost]
             line = line._replace(ids=ids, logprobs=logprobs, places=places)
         self.ended.append((score, line, cut))
         self.ended.sort(key=lambda ended: -ended[0])
