@@ -45,7 +45,8 @@ def fuse(parts: Mapping[str, Notes], rule: FuseRule, layer: str = "fuse") -> tup
     raises    BadConfig for a layer without a voter.
     promise   does not depend on the order of the layers.
     """
-    voters = {name: rule.voter(name) for name in sorted(parts)}
+    every = {name: rule.voter(name) for name in sorted(parts)}
+    voters = {name: voter for name, voter in every.items() if not (voter.partial and parts[name].is_empty)}
     ordered = {name: parts[name] for name in voters}
     fused: dict[str, _Fused] = {name: _listed(ordered, name) for name in KINDS}  # texts, questions, pairs: as they are
     fused |= {"regions": _regions(ordered, voters, rule), "groundings": _groundings(ordered, rule)}

@@ -31,6 +31,7 @@ from openflorence.contract.shapes import Box
 from openflorence.data.notes import Notes, Verdict
 from openflorence.engine.specialists import open_row, print_of
 from openflorence.engine.stages import Context, Outcome, Resources, Row, Stage
+from openflorence.engine.votes import PlaceKind
 from openflorence.errors import BadConfig
 from openflorence.model.asking import AskOptions
 from openflorence.model.predict import Florence as Model
@@ -47,6 +48,13 @@ LISTS: dict[str, Whole | None] = {  # tasks that list regions, and what they lis
     "propose": None,
     "read_regions": "words",
     "find": None,
+}
+SAYS: dict[str, PlaceKind] = {
+    "detect": "object",
+    "find": "object",
+    "dense_caption": "phrase",
+    "propose": "place",
+    "read_regions": "word",
 }
 REGION_TASKS = ("segment_region", "describe_region")  # about every region that was detected
 ANNOTATED = (*CAPTIONS, *LISTS, "ground", *REGION_TASKS)
@@ -86,6 +94,7 @@ class Florence(Stage):
         self.load_with = dict(load_with or {})
         self.options = _options(options or {})
         self._check()
+        self.says = tuple(dict.fromkeys(SAYS[task] for task in self.tasks if task in SAYS))
         self.resources = Resources(cpus=1)
         self.model = f"{model or 'nano'}" + (f"+{self.load_with['adapter']}" if "adapter" in self.load_with else "")
         self.revision = self.load_with.get("revision") or (

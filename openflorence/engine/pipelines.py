@@ -21,6 +21,7 @@ from openflorence.data.notes import Notes
 from openflorence.engine.overlaps import box_overlaps
 from openflorence.engine.specialists import open_row, print_of
 from openflorence.engine.stages import Context, Row, Stage
+from openflorence.engine.votes import PlaceKind
 from openflorence.errors import BadCheckpoint, BadConfig
 
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -30,6 +31,7 @@ class PipelineStage(Stage):
     """What the stages of this file share: where the model is, and how it becomes a pipeline."""
 
     task = ""  # the pipeline's
+    says: tuple[PlaceKind, ...] = ()
     batch = 8
 
     def __init__(
@@ -73,6 +75,7 @@ class Detector(PipelineStage):
     """Any object detector: boxes with the labels that it was trained on."""
 
     task = "object-detection"
+    says = ("object",)
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class OpenDetector(PipelineStage):
     """A detector that is told in words what to look for."""
 
     task = "zero-shot-object-detection"
+    says = ("object",)
 
     def __init__(
         self,
@@ -186,6 +190,7 @@ class MaskMaker(PipelineStage):
     """Outlines of everything that stands out, without a name: Segment Anything and its like."""
 
     task = "mask-generation"
+    says = ("place",)
     batch = 1
 
     def __init__(

@@ -25,6 +25,7 @@ from openflorence.data.formats import open_dataset
 from openflorence.data.notes import KINDS, Notes
 from openflorence.data.problems import Problems
 from openflorence.engine.stages import Context, Drop, Outcome, Resources, Row, Stage
+from openflorence.engine.votes import PlaceKind
 from openflorence.errors import BadConfig, BadImage, BadRecord
 from openflorence.model.images import read_image
 
@@ -59,6 +60,8 @@ def print_of(folder: Path) -> str:
 
 class TextReader(Stage):
     """Reads lines of printed text with RapidOCR, offline: its models come inside its package."""
+
+    says: tuple[PlaceKind, ...] = ("word",)
 
     def __init__(
         self, layer: str = "rapidocr", round: int = 0, least: float = 0.5, threads: int = 1, batch: int = 4
@@ -129,6 +132,7 @@ class People(Stage):
     """What people said: a data set in any format of data/formats.py, matched to the images by path or name."""
 
     reads = ()
+    partial = True  # most images of a pile were seen by nobody
 
     def __init__(
         self,
@@ -136,14 +140,17 @@ class People(Stage):
         layer: str = "people",
         format: str | None = None,
         splits: Sequence[str] = ("train", "val"),
+        says: Sequence[PlaceKind] = ("object",),
         round: int = 0,
     ) -> None:
         """Name the data set.
 
         path      its folder or main file; format: one of FORMATS, None to tell it by the files.
         splits    its parts. Where there is no val part, it is a tenth of train, so the default takes all there is.
+        says      kinds of places that people looked for, so that what they left out speaks against others.
         """
         self.path, self.layer, self.format, self.splits, self.round = path, layer, format, tuple(splits), round
+        self.says = tuple(says)
         self.batch = 256
         self.model = f"people:{Path(path).name}"
         self.revision = print_of(Path(path)) if Path(path).is_dir() else _stamp(Path(path))
@@ -206,14 +213,15 @@ class OwnFunction(Stage):
         settings: Mapping[str, Any] | None = None,
         needs: Sequence[str] = (),
         reads: Sequence[str] = ("image",),
+        says: Sequence[PlaceKind] = (),
         batch: int = 16,
     ) -> None:
-        """Name the function; `settings` are given to it as keyword arguments with every batch."""
+        """Name the function; `settings` are given to it with every batch, `says` is what it looks for."""
         module, colon, name = function.partition(":")
         if not (module and colon and name):
             raise BadConfig(f"function is {function!r}; write module:name, as mine.look:annotate")
         self.function, self.layer, self.settings = function, layer, dict(settings or {})
-        self.needs, self.reads, self.batch = tuple(needs), tuple(reads), batch
+        self.needs, self.reads, self.says, self.batch = tuple(needs), tuple(reads), tuple(says), batch
         self.model, self.revision = function, _code_print(module)
         self._call: Callable[..., Any] | None = None
 

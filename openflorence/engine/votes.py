@@ -35,6 +35,7 @@ class Voter:
     labels: tuple[str, ...] | None = None  # the only labels it knows; None: any
     weight: float = 1.0  # of its voice, against 1 of the others
     unscored: float | None = None  # what its notes without a score count as; None: they are certain, and stay so
+    partial: bool = False  # has not looked at every image: of one that it says nothing about at all it has no voice
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.kinds) - set(PLACE_KINDS))

@@ -52,8 +52,12 @@ def test_its_notes_are_what_it_answers_when_asked(told, model):
         for task, level in CAPTIONS.items():
             assert [note.text for note in notes.texts if note.level == level] == [view.ask(task).text]
         detected, lines = view.ask("detect"), view.ask("read_regions")
-        found = [(note.label, note.box, note.score) for note in notes.regions if note.label]
-        assert found == [(region.label, region.box, region.score) for region in detected.regions]
+        found = [note for note in notes.regions if note.label]
+        assert [(note.label, note.box) for note in found] == [(one.label, one.box) for one in detected.regions]
+        scores = [region.score for region in detected.regions]
+        assert [note.score for note in found] == pytest.approx(
+            scores, abs=1e-6
+        )  # sums of a batch are rounded otherwise
         read = [(note.word, note.quad) for note in notes.regions if note.word]
         assert read == [(region.label, region.quad) for region in lines.regions]
         assert all(note.origin.source == "florence" and note.origin.round == 1 for note in notes.regions)
