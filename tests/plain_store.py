@@ -4,21 +4,26 @@ Images are numbers: the i-th has the id "000000i" and its number as bytes. Nothi
 a test of the engine says something about the engine alone.
 """
 
+import fcntl
 import json
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from openflorence.contract.records import TextNote
 from openflorence.data.notes import Failure, ImageRow, LayerRow, Notes, Verdict
+from openflorence.engine.runners import RunSettings, run_stages
 from openflorence.engine.stages import Context, Drop, Factory, Outcome, Row, Stage, StageSpec
+from openflorence.errors import BadConfig
 
 
 def write_whole(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     beside.write_text(json.dumps(value))
     os.replace(beside, path)
 
@@ -30,8 +35,9 @@ class PlainRun:
     def is_done(self, unit: int) -> bool:
         return (self.folder / f"{unit}.json").exists()
 
-    def write(self, unit: int, rows: list[LayerRow]) -> None:
+    def write(self, unit: int, rows: list[LayerRow]) -> list[LayerRow]:
         write_whole(self.folder / f"{unit}.json", [row_to_json(row) for row in rows])
+        return rows
 
     def read(self, unit: int) -> list[LayerRow]:
         return [row_from_json(row) for row in json.loads((self.folder / f"{unit}.json").read_text())]
@@ -46,6 +52,19 @@ class PlainRun:
             path.unlink(missing_ok=True)
         else:
             write_whole(path, crumb)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        path = self.folder / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise BadConfig("another process") from error
+            for part in [*self.folder.glob("*.part"), *self.folder.glob("trails/*.part")]:
+                part.unlink()
+            yield
 
     def seal(self) -> None:
         write_whole(self.folder / "sealed", True)
@@ -70,12 +89,13 @@ class PlainStore:
         numbers = range(unit * self.per_unit, min((unit + 1) * self.per_unit, self.size))
         return [image(number, self.data_bytes if data else 0) for number in numbers]
 
-    def layer(self, layer: str, run_id: str) -> PlainRun:
+    def layer(self, layer: str, run_id: str, facts: dict | None = None) -> PlainRun:
         return PlainRun(self.folder / layer / run_id)
 
 
 def image(number: int, data_bytes: int) -> ImageRow:
-    return ImageRow(f"{number:07}", str(number).encode().rjust(data_bytes) if data_bytes else b"", "", (1, 1), "")
+    data = str(number).encode().rjust(data_bytes) if data_bytes else b""
+    return ImageRow(f"{number:07}", data, "", (1, 1), str(number))
 
 
 def open_plain(folder: str, size: int, per_unit: int, data_bytes: int = 8) -> PlainStore:
@@ -107,10 +127,10 @@ def all_rows(store: Factory, layer: str, run_id: str) -> list[dict]:
     return [row_to_json(row) for unit in opened.units() for row in run.read(unit)]
 
 
-def files_of(folder: Path) -> dict[str, str]:
-    """Every file that a run leaves and its text, but for locks."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "locks" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file that a run leaves and what is in it, but for locks."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "lock" not in path.name)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 # ---- stages
@@ -143,7 +163,7 @@ class Echo(Stage):
 
 
 def number_of(row: Row) -> int:
-    return int(row.image.image_id)
+    return int(row.image.uri)
 
 
 def misbehave(what: str, outcomes: list, at: int) -> object:
@@ -207,3 +227,16 @@ def echo(layer: str = "echo", batch: int = 4, time_limit_s: float | None = None,
 
 def join(*needs: str, layer: str = "join") -> StageSpec:
     return StageSpec(Factory("plain_store:Join", {"needs": list(needs), "layer": layer}))
+
+
+# ---- runs that are killed, in processes of their own: called by name there
+
+
+def run_two(store: Factory, log: str, runner: str, wait_s: float = 0.0) -> dict[str, str]:
+    """Two stages, the second on the first's notes; gives the run ids."""
+    stages = [join("echo"), echo(log=log, wait_s=wait_s, bad={"3": "raise"})]
+    return dict(run_stages(stages, store, 1, RunSettings(runner=runner, workers=2)).runs)  # type: ignore[arg-type]
+
+
+def run_one(spec: StageSpec, store: Factory) -> None:
+    run_stages([spec], store, 1)

@@ -1,12 +1,13 @@
 """What a run is made of: the store as the engine sees it, and stages with all that a worker must know of them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from openflorence.data.notes import ImageRow, LayerRow
-from openflorence.engine.stages import Factory, Resources, StageSpec, fingerprint, in_turn, make_stage
+from openflorence.engine.stages import Factory, Resources, StageSpec, fingerprint, in_turn, make_stage, run_facts
 
 ATTEMPTS = 200  # at a unit, before something else than single images must be wrong
 
@@ -18,8 +19,11 @@ class LayerRun(Protocol):
         """Tell whether the rows of a unit are there."""
         ...
 
-    def write(self, unit: int, rows: Sequence[LayerRow]) -> object:
-        """Keep the rows of a unit, whole or not at all; written again, they take the place of the old ones."""
+    def write(self, unit: int, rows: Sequence[LayerRow]) -> Sequence[LayerRow]:
+        """Keep the rows of a unit, whole or not at all; written again, they take the place of the old ones.
+
+        returns   the rows as they are kept: one that cannot be has failed.
+        """
         ...
 
     def read(self, unit: int) -> Sequence[LayerRow]:
@@ -32,6 +36,13 @@ class LayerRun(Protocol):
 
     def write_breadcrumb(self, unit: int, crumb: Mapping[str, Any] | None) -> None:
         """Leave something for the next attempt, whole or not at all; None takes it away."""
+        ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the one who drives this run, while a block runs; what killed writers left is deleted first.
+
+        raises    BadConfig when another process is.
+        """
         ...
 
     def seal(self) -> object:
@@ -65,8 +76,11 @@ class Store(Protocol):
         """Give the images of a unit, always in the same order; without their bytes when these are not wanted."""
         ...
 
-    def layer(self, layer: str, run_id: str) -> LayerRun:
-        """Give a run of a layer, begun or not."""
+    def layer(self, layer: str, run_id: str, facts: Mapping[str, Any] | None = None) -> LayerRun:
+        """Give a run of a layer, begun or not.
+
+        facts     what it is made with, to be kept with its rows.
+        """
         ...
 
 
@@ -78,6 +92,7 @@ class Job:
     store: Factory
     layer: str
     run_id: str
+    facts: Mapping[str, Any]  # as run_facts gives them
     needs: Mapping[str, str]  # layer -> run id
     batch: int
     resources: Resources
@@ -87,7 +102,7 @@ class Job:
 
     def open(self, store: Store) -> LayerRun:
         """Give the run that this job writes."""
-        return store.layer(self.layer, self.run_id)
+        return store.layer(self.layer, self.run_id, self.facts)
 
 
 def plan_jobs(
@@ -110,12 +125,14 @@ def plan_jobs(
     jobs = []
     for place in in_turn(stages, runs):
         spec, stage = specs[place], stages[place]
-        run_id = fingerprint(spec, stage, round, runs, opened.corpus_id)
+        facts = run_facts(spec, stage, round, runs, opened.corpus_id)
+        run_id = fingerprint(facts)
         job = Job(
             spec=spec,
             store=store,
             layer=stage.layer,
             run_id=run_id,
+            facts=facts,
             needs={layer: runs[layer] for layer in stage.needs},
             batch=spec.batch or stage.batch,
             resources=spec.resources or stage.resources,

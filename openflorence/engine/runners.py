@@ -9,14 +9,12 @@ thread; a worker of the other two is killed, whatever it does.
 """
 
 import gc
-import importlib
 import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Literal, get_args
 
@@ -75,7 +73,7 @@ def run_stages(
     opened: Store = store.make()
     with ExitStack() as locks:
         for job in jobs:
-            locks.enter_context(_lock(opened.folder, job))
+            locks.enter_context(job.open(opened).lock())
         board = Board(jobs, opened)
         if not board.is_finished:
             _RUN[settings.runner](board, settings, tell)
@@ -152,29 +150,6 @@ def alarm(limit_s: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def _lock(folder: Path, job: Job) -> Iterator[None]:
-    """Hold the one right to drive a run; the system takes it back from a process that is killed.
-
-    raises    BadConfig when another process holds it.
-    """
-    try:
-        fcntl = importlib.import_module("fcntl")
-    except ImportError:  # Windows: whoever starts a run twice does its work twice, and nothing worse
-        yield
-        return
-    path = folder / "locks" / f"{job.layer}-{job.run_id}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BadConfig(
-                f"layer {job.layer!r}, run {job.run_id}, is being written by another process; wait for it or stop it"
-            ) from error
-        yield
 
 
 def _inline_device(job: Job, settings: RunSettings) -> str:

@@ -151,29 +151,37 @@ def make_stage(spec: StageSpec) -> Stage:
     return checked
 
 
-def fingerprint(spec: StageSpec, stage: Stage, round: int, needs: Mapping[str, str], corpus: str) -> str:
-    """Name the run of a stage: "r<round>-<hash>", another one as soon as anything that shapes its notes is another.
+def run_facts(spec: StageSpec, stage: Stage, round: int, needs: Mapping[str, str], corpus: str) -> dict[str, Any]:
+    """Give everything that shapes the notes of a run, as plain values.
 
     stage     as made from the spec.
     needs     layer -> run id, for every layer that the stage needs.
     corpus    what the store calls its images.
-    raises    BadConfig when a setting is none that JSON can hold.
-    promise   batch size, resources and time limit do not count: a run goes on with others.
+    promise   batch size, resources and time limit are not among it: a run goes on with others.
     """
-    facts = {
+    return {
         "layer": stage.layer,
+        "round": round,
         "factory": spec.factory.name,
-        "settings": spec.factory.settings,
-        "model": [stage.model, stage.revision],
+        "settings": dict(spec.factory.settings),
+        "model": stage.model,
+        "revision": stage.revision,
         "needs": {layer: needs[layer] for layer in stage.needs},
         "corpus": corpus,
         "code": _code_version(spec.factory.name.partition(":")[0]),
     }
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Name a run by its facts: "r<round>-<hash>", another name as soon as one of them is another.
+
+    raises    BadConfig when a setting is none that JSON can hold.
+    """
     try:
         text = json.dumps(facts, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise BadConfig(f"the settings of {spec.factory.name} are {spec.factory.settings!r}: {error}") from error
-    return f"r{round}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        raise BadConfig(f"the settings of {facts['factory']} are {facts['settings']!r}: {error}") from error
+    return f"r{facts['round']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def in_turn(stages: Sequence[Stage], given: Mapping[str, str]) -> list[int]:

@@ -78,9 +78,9 @@ class Worker:
             attempt.land(is_open=False)  # it was stopped, it did not die: nothing in flight is to blame
             raise
         attempt.land()
-        self.layer.write(unit, rows)
+        kept = self.layer.write(unit, rows)
         self.layer.write_breadcrumb(unit, None)
-        return count_rows(self.job.layer, unit, rows, time.monotonic() - started)
+        return count_rows(self.job.layer, unit, kept, time.monotonic() - started)
 
     def _rows(self, unit: int) -> list[Row]:
         images = self.store.images(unit, data="image" in self.stage.reads)
