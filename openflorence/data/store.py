@@ -21,7 +21,7 @@ from openflorence.data.entries import read_json
 from openflorence.data.notes import ImageRow, Notes
 from openflorence.data.store_corpus import IMAGE_COLUMNS, Corpus
 from openflorence.data.store_diff import SAME_PLACE, RoundDiff, compare
-from openflorence.data.store_files import commit, commit_json, locked
+from openflorence.data.store_files import clear_parts, commit, commit_json, locked
 from openflorence.data.store_ingest import ImageIn, Ingested, IngestSettings, failures, ingest, read_stored
 from openflorence.data.store_layers import LayerRun
 from openflorence.data.store_records import CORPUS, StoredRecords
@@ -217,6 +217,8 @@ class Store:
 
     def _tidy(self) -> None:
         """Delete what kills left, unless something staged still waits for its commit."""
+        clear_parts(self.folder)
+        clear_parts(self.folder / "rounds")
         if not any((self.folder / "rounds" / "staged").glob("*/*.json")):
             self.corpus.tidy()
 

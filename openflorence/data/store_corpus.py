@@ -109,11 +109,11 @@ class Corpus:
 
         raises    BadConfig when there is no such unit.
         """
-        return self._fragment(unit).to_table(columns=list(columns)).to_pylist()  # type: ignore[no-any-return]
+        return self._fragment(unit).to_table(columns=list(columns)).to_pylist()
 
     def take(self, rows: Sequence[int], columns: Sequence[str]) -> list[Plain]:
         """Give columns of any rows, in the order asked for."""
-        return self.data.take(list(rows), columns=list(columns)).to_pylist()  # type: ignore[no-any-return]
+        return self.data.take(list(rows), columns=list(columns)).to_pylist()
 
     def scan(self, columns: Sequence[str]) -> Iterator[Plain]:
         """Give columns of all rows in turn, a few hundred at a time in memory."""

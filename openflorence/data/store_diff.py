@@ -64,7 +64,8 @@ def compare(first: StoredRecords, second: StoredRecords, overlap: float = SAME_P
     overlap   intersection over union from which two boxes are one place.
     """
     kinds = {name: Changes() for name in _KINDS}
-    changed, examples = 0, []
+    changed = 0
+    examples: list[str] = []
     common = min(len(first), len(second))
     pairs = zip(islice(first, common), islice(second, common), islice(second.ids(), common), strict=True)
     for before, after, image_id in pairs:

@@ -39,9 +39,9 @@ def commit_json(path: Path, value: Any, to_disk: bool = True) -> Path:
     return commit(path, lambda beside: beside.write_text(text + "\n", encoding="utf-8"), to_disk)
 
 
-def clear_parts(folder: Path) -> None:
-    """Delete what killed writers left in a folder. Call it while nobody else writes there."""
-    for part in folder.glob(".*.part"):
+def clear_parts(folder: Path, name: str = "") -> None:
+    """Delete what killed writers left in a folder, of one file or of all. Call it while nobody else writes there."""
+    for part in folder.glob(f".{name}*.part"):
         part.unlink(missing_ok=True)
 
 

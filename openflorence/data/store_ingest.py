@@ -135,7 +135,7 @@ class _Intake:
         """The units whose log was written, and that were not committed yet."""
         import pyarrow.parquet as parquet
 
-        staged = []
+        staged: list[str] = []
         while (path := self._path(self.committed + len(staged))).exists():
             with parquet.ParquetFile(path) as file:
                 staged.append(file.schema_arrow.metadata[b"fragment"].decode())
@@ -231,7 +231,7 @@ def read_log(folder: Path) -> Iterator[Plain]:
 
 
 def failures(folder: Path) -> list[Plain]:
-    """Give uri, kind and message of every input that failed and was not stored later, the latest reason of each."""
+    """Give uri, kind and message of every input that failed and was not stored later, with one reason each."""
     found: dict[str, Plain] = {}
     stored: set[str] = set()
     for line in read_log(folder):
@@ -288,12 +288,19 @@ def _look(entry: ImageIn, settings: IngestSettings) -> _Looked:
 
 
 def _in_order(entries: Iterable[ImageIn], look: Callable[[ImageIn], _Looked], threads: int) -> Iterator[_Looked]:
-    """Look at a few images ahead, in threads; results come in the order of the entries."""
+    """Look at a few images ahead, in threads; results come in the order of the entries.
+
+    raises    what the entries raise, after the last image that came before.
+    """
     ahead: deque[Future[_Looked]] = deque()
+    source, broken = iter(entries), None
     with ThreadPoolExecutor(threads, thread_name_prefix="openflorence-ingest") as pool:
         try:
-            for entry in entries:
-                ahead.append(pool.submit(look, entry))
+            while broken is None:
+                try:
+                    ahead.append(pool.submit(look, next(source)))
+                except Exception as error:  # StopIteration is one of them
+                    broken = error
                 if len(ahead) > 2 * threads:
                     yield ahead.popleft().result()
             while ahead:
@@ -301,6 +308,8 @@ def _in_order(entries: Iterable[ImageIn], look: Callable[[ImageIn], _Looked], th
         finally:
             for waiting in ahead:
                 waiting.cancel()
+    if not isinstance(broken, StopIteration):
+        raise broken
 
 
 def _short(text: str) -> bytes:

@@ -7,8 +7,8 @@ same rows and nothing is ever appended. Rows are never changed: other settings g
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class LayerRun:
         if not path.exists():
             raise BadRecord(f"layer {self.layer!r}, run {self.run_id}, has no unit {unit}: {path} is not there; run it")
         with parquet.ParquetFile(path) as file:
-            return file.read(columns=columns, use_threads=False).to_pylist()  # type: ignore[no-any-return]
+            return file.read(columns=columns, use_threads=False).to_pylist()
 
     # ---- attempts
 
@@ -115,17 +115,17 @@ class LayerRun:
             # One for every batch: it need not outlive a loss of power, which blames nobody.
             commit_json(path, dict(crumb), to_disk=False)
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Be the one who drives this run, while a `with` block runs.
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one who drives this run, while a `with` block runs; what killed writers left is deleted first.
 
         raises    BadConfig when another process is.
         """
-        return locked(self._attempts / "driver.lock", f"run {self.run_id} of layer {self.layer!r}")
-
-    def clear(self) -> None:
-        """Delete what killed writers left. Call it under the lock, before there are workers."""
-        clear_parts(self.folder)
-        clear_parts(self._attempts)
+        with locked(self._attempts / "driver.lock", f"run {self.run_id} of layer {self.layer!r}"):
+            clear_parts(self.folder)
+            clear_parts(self._attempts)
+            clear_parts(self._seal.parent, self._seal.name)  # other runs of the layer lie there too
+            yield
 
     # ---- seals
 

@@ -36,7 +36,7 @@ def query(folder: Path, corpus: Corpus, sql: str, parameters: Sequence[Any] | Ma
     except ImportError as error:
         raise BadConfig(f"SQL needs DuckDB: pip install openflorence[engine] ({error})") from error
     # No extension is fetched: a question must not reach out.
-    settings = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    settings: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     with duckdb.connect(":memory:", config=settings) as connection:
         _register(connection, folder, corpus)
         try:
