@@ -125,8 +125,8 @@ class Voice:
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Surest first; what is equal goes by place and name, never by the order in which layers came."""
-        return -self.weight, self.bounds, self.note.label, self.note.word, self.note.description, self.note_id
+        """Surest first; of equal ones by place, then by the name of the layer."""
+        return -self.weight, self.bounds, self.note_id
 
 
 def clusters(

@@ -1,6 +1,7 @@
 """Several specialists on one image: what is one place, what the score says, and that no order matters."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,13 @@ def test_outlines_are_what_most_of_the_weight_covers():
     assert note.bounds == pytest.approx((2, 0, 22, 20), abs=0.25)
 
 
+def test_two_outlines_of_equal_weight_are_united():
+    a, b = (RegionNote(label="dog", polygons=(square(x, 0, 20),), score=0.7) for x in (0, 2))
+    (note,) = fuse({"a": regions(a), "b": regions(b)}, TWO)[0].regions
+    # By hand: each is half of the weight, so all that one of them covers is in: columns 0 to 22.
+    assert note.bounds == pytest.approx((0, 0, 22, 20), abs=0.25)
+
+
 def line(word: str, x: float, score: float, up: bool = True) -> RegionNote:
     corners = [Point(x, 0), Point(x + 40, 0), Point(x + 40, 10), Point(x, 10)]
     a, b, c, d = corners if up else corners[2:] + corners[:2]
@@ -197,13 +205,20 @@ def some_regions() -> st.SearchStrategy[RegionNote]:
     )
 
 
+def said(layer: int) -> Notes:
+    """A text and a grounding; the grounding is of the same text in every second layer, its phrase of every score."""
+    phrase = PhraseNote(phrase="dog", boxes=(Box(layer, 0, layer + 9, 9),), span=(2, 5), score=0.1 + 0.2 * layer)
+    note = GroundingNote(text=f"a dog {layer % 2}", phrases=(phrase,), origin=Origin(source=str(layer)))
+    return Notes(texts=(TextNote(text=f"text {layer}"),), groundings=(note,))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(some_regions(), max_size=4), min_size=4, max_size=4), st.permutations(range(4)))
 def test_the_order_of_specialists_changes_nothing(lists, order):
     kinds = ("object", "word", "place")
     rule = FuseRule(tuple(Voter(f"l{i}", kinds) for i in range(4)), least=0.3)
     turned = FuseRule(tuple(rule.voters[i] for i in order), least=0.3)
-    parts = {f"l{i}": regions(*each) for i, each in enumerate(lists)}
+    parts = {f"l{i}": replace(said(i), regions=tuple(each)) for i, each in enumerate(lists)}
     assert fuse(parts, rule) == fuse({f"l{i}": parts[f"l{i}"] for i in order}, turned)
 
 
