@@ -71,3 +71,18 @@ def test_trust_is_measured(tmp_path: Path):
     }  # fmt: skip
     assert all(0 < row["ap50"] <= 100 for table in results["detect"].values() for row in table.values())
     assert 0 <= results["presence"]["all"]["all"] <= 100
+
+
+def test_engine_filters_runs_and_filtering_raises_precision(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.engine_filters", "--scenes", "12", "--side-px", "128"]
+    command += ["--reader", "rules", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-engine-filters.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    assert [row["kind"] for row in results["rows"]] == ["objects", "descriptions", "words", "texts", "phrases"]
+    for row in results["rows"]:
+        assert row["before"]["there"] == row["after"]["there"] > 0
+        assert row["before"]["true"] >= row["after"]["true"]  # a filter finds nothing new
+    for row in (results["rows"][0], *results["rows"][3:]):
+        assert row["after"]["precision"] > row["before"]["precision"]

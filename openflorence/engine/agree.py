@@ -56,9 +56,12 @@ class AgreeSettings:
 # ---- phrases and regions
 
 
-def drop_unsupported(notes: Pool, settings: AgreeSettings) -> list[Verdict]:
-    """Drop phrases of which some box is no region's. Nothing, where no region was noted and none was ruled out."""
-    regions = [note for note in notes.regions.values() if note.bounds is not None and not is_word(note)]
+def drop_unsupported(notes: Pool, settings: AgreeSettings, seen: Mapping[str, RegionNote]) -> list[Verdict]:
+    """Drop phrases of which some box is no region's. Nothing, where no region was noted and none was ruled out.
+
+    seen      all regions that anyone saw, also those that were dropped: two who are unsure of the same agree.
+    """
+    regions = [note for note in seen.values() if note.bounds is not None and not is_word(note)]
     if settings.support is None or not (regions or notes.lists_objects):
         return []
     found = []
@@ -88,9 +91,12 @@ def _bears(note: RegionNote, phrase: str, settings: AgreeSettings) -> bool:
 # ---- texts and regions
 
 
-def drop_unshown(notes: Pool, settings: AgreeSettings) -> list[Verdict]:
-    """Drop texts that name a thing of the vocabulary which no region shows."""
-    shown = {plain_text(note.label) for note in notes.regions.values() if note.label}
+def drop_unshown(notes: Pool, settings: AgreeSettings, seen: Mapping[str, RegionNote]) -> list[Verdict]:
+    """Drop texts that name a thing of the vocabulary which no region shows.
+
+    seen      all regions that anyone saw, as for `drop_unsupported`.
+    """
+    shown = {plain_text(note.label) for note in seen.values() if note.label}
     if not settings.vocabulary or not (shown or notes.lists_objects):
         return []
     shown |= {settings.synonyms.get(label, label) for label in shown}
@@ -103,11 +109,16 @@ def drop_unshown(notes: Pool, settings: AgreeSettings) -> list[Verdict]:
 
 
 def named_things(text: str, settings: AgreeSettings) -> tuple[str, ...]:
-    """Give the words of the vocabulary that a text names, each once, the longest that fit: "hot dog", not "dog"."""
+    """Give the words of the vocabulary that a text names, each once, the longest that fit: "hot dog", not "dog".
+
+    Words in capitals are what a sign says, and name nothing: "a sign that says FISH".
+    """
     parsed = parse(text, settings.parser)
     known = {plain_text(word) for word in settings.vocabulary}
     found = []
     for place in parsed.objects:
+        if len(word := parsed.tokens[place].text) > 1 and word.isupper():
+            continue
         names = [either for name in parsed.name(place) for either in (name, settings.synonyms.get(name, name))]
         found += [name for name in names if name in known][:1]
     return tuple(dict.fromkeys(found))

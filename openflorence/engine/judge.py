@@ -80,6 +80,7 @@ def judge(
         verdicts.extend(found)
 
     drop(drop_empty(left))
+    seen = left.regions
     if settings.scores:
         drop(drop_unsure(left, settings.scores))
     if settings.sizes:
@@ -95,7 +96,7 @@ def judge(
     if settings.repeated:
         drop(drop_repeated(left))
     if settings.agree:
-        drop(drop_unsupported(left, settings.agree))
-        drop(drop_unshown(left, settings.agree))
+        drop(drop_unsupported(left, settings.agree, seen))
+        drop(drop_unshown(left, settings.agree, seen))
     assert {verdict.rule for verdict in verdicts} <= set(RULES)
     return tuple(verdicts)

@@ -159,6 +159,11 @@ def parse(text: str, settings: ParseSettings = DEFAULT_PARSE) -> Parse:
     raises    BadConfig when spaCy is asked for by name and it or its model is not installed.
     promise   the same for the same text, settings and `chosen_reader`; an empty text has no tokens.
     """
+    return _parsed(text, settings)
+
+
+@lru_cache(maxsize=1024)  # one text is looked at by several rules
+def _parsed(text: str, settings: ParseSettings) -> Parse:
     model = _spacy(settings)
     return Parse(text, read_rules(text) if model is None else _read_spacy(model, text))
 

@@ -1,4 +1,4 @@
-"""A dependency tree by rules, for captions in plain English: deterministic, without a model, thousands a second.
+"""A dependency tree by rules, for captions in plain English: deterministic, without a model.
 
 Three steps. Words get parts of speech: by lists and endings, and where that leaves a choice by their neighbours (a base
 form is a verb after a plural, an -s form after a singular, both are nouns after an article). Phrases are built around

@@ -41,7 +41,8 @@ def grounded(*phrases: tuple[str, tuple[Box, ...]]) -> Notes:
 
 
 def unsupported(layers: dict[str, Notes], **settings) -> list[str]:
-    found = drop_unsupported(pool(layers), AgreeSettings(parser=RULE_PARSER, **settings))
+    notes = pool(layers)
+    found = drop_unsupported(notes, AgreeSettings(parser=RULE_PARSER, **settings), notes.regions)
     return [verdict.note_id.rpartition(".")[2] for verdict in found]
 
 
@@ -54,7 +55,7 @@ def test_a_phrase_needs_a_region_at_every_box():
     assert unsupported(layers) == ["phrase2", "phrase3"]
     assert unsupported(layers, support=0.7) == ["phrase1", "phrase2", "phrase3"]
     assert unsupported(layers, support=None) == []
-    (verdict, *_) = drop_unsupported(pool(layers), AgreeSettings(support=0.7))
+    (verdict, *_) = drop_unsupported(pool(layers), AgreeSettings(support=0.7), pool(layers).regions)
     assert verdict.value == pytest.approx(32 / 48)
     with pytest.raises(BadConfig, match="support is 2"):
         AgreeSettings(support=2)
@@ -81,20 +82,22 @@ def test_a_text_may_only_name_what_a_region_shows_among_what_can_be_named():
     settings = AgreeSettings(vocabulary=("cat", "dog", "hot dog", "person"), parser=RULE_PARSER)
     texts = ("a cat on a mat", "a cat and two dogs", "a man with a cat", "a cat and a hot dog", "the sky")
     notes = Notes(texts=tuple(TextNote(text=text) for text in texts))
-    found = drop_unshown(pool({"d": seen(("cat", CAT), ("person", DOG)), "t": notes}), settings)
+    shown = pool({"d": seen(("cat", CAT), ("person", DOG)), "t": notes})
+    found = drop_unshown(shown, settings, shown.regions)
     assert [(v.note_id, v.reason) for v in found] == [
         ("t/text1", "names 'dog', which no region shows"),
         ("t/text3", "names 'hot dog', which no region shows"),
     ]
-    assert drop_unshown(pool({"t": notes}), settings) == []  # nobody looked
-    assert (
-        drop_unshown(pool({"d": seen(("cat", CAT)), "t": notes}), AgreeSettings()) == []
-    )  # nothing known can be named
+    assert drop_unshown(shown, settings, {}) == []  # nobody looked
+    assert drop_unshown(shown, AgreeSettings(), shown.regions) == []  # nothing it can name is known
+    dogs = {**shown.regions, "dropped": RegionNote(label="dog", box=DOG, score=0.1)}
+    assert [v.note_id for v in drop_unshown(shown, settings, dogs)] == ["t/text3"]  # someone was unsure of a dog
 
 
 def test_the_longest_name_is_the_one_that_is_meant():
     settings = AgreeSettings(vocabulary=("dog", "hot dog", "person"), parser=RULE_PARSER)
     assert named_things("two hot dogs and a dog beside a woman", settings) == ("hot dog", "dog", "person")
+    assert named_things("a cat and a sign that says DOG", settings) == ()  # printed, not there
 
 
 def test_candidates_are_the_category_the_text_and_its_chunks():

@@ -302,3 +302,16 @@ def test_what_a_network_measured_counts_before_doubles():
     # The surer double is not what the picture shows, so the other one stays.
     verdicts = judge({"detect": a_bundle()["detect"]}, SIZE, measured={"detect/region0": -2.0, "detect/region2": 1.0})
     assert dropped(verdicts) == {"detect/region1": "score", "detect/region0": "unlike"}
+
+
+def test_what_nobody_was_sure_of_still_supports_a_phrase():
+    # The unsure detector and the grounder saw the same: the region goes, the phrase stays.
+    layers = {
+        "detect": Notes(regions=(region(10, 10, 60, 60, "cat", 0.2), region(100, 10, 150, 60, "dog", 0.8))),
+        "ground": Notes(
+            groundings=(
+                GroundingNote(text="a cat here", phrases=(PhraseNote(phrase="a cat", boxes=(Box(10, 10, 60, 60),)),)),
+            )
+        ),
+    }
+    assert dropped(judge(layers, SIZE)) == {"detect/region0": "score"}
