@@ -6,8 +6,9 @@
 Average precision of `detect` when boxes are ranked by nothing (constant), by their order, and by their scores: label,
 place (the published score), both, and both after calibration; with coordinates at the centre of the likeliest bin and
 at the expected place. What the grammar changes: answers that are the same without it, and pieces that could not be
-read. Presence: the area under the ROC curve of phrases that are there against phrases that are not. Prints tables and
-one line of JSON, and writes that line into a dated file.
+read. Going on: what is found where answers are cut, and where they go on. Presence: the area under the ROC curve of
+phrases that are there against phrases that are not. Prints tables and one line of JSON, and writes that line into a
+dated file.
 """
 
 import argparse
@@ -24,11 +25,12 @@ from benchmarks.against_transformers import ROOT, commit, processor
 from openflorence.contract.regions import Answer, Region
 from openflorence.evaluation.absent import KINDS, POINTING, evaluate_absent
 from openflorence.evaluation.detection import SCORE_PROTOCOLS, average_precision
-from openflorence.evaluation.drawn import pose_world, world_tasks
+from openflorence.evaluation.drawn import evaluate_world, pose_world, world_tasks
 from openflorence.evaluation.metrics import Figure
 from openflorence.model.predict import AskOptions, Florence, load
 
 FIGURES = ("map", "ap50", "ap75")
+SHORT = 24  # tokens of an answer that is to be cut
 GRAMMAR_SCENES = 200  # of which all tasks are asked with and without the grammar
 
 
@@ -61,6 +63,7 @@ def main() -> None:
         "detect": measure_detect(plan, model),
         "grammar": measure_grammar(plan, model),
         "presence": measure_presence(plan, model),
+        "continued": measure_continued(plan, model),
     }
     results["about"]["seconds"] = round(perf_counter() - start)  # type: ignore[index]
     print_tables(results)
@@ -152,6 +155,24 @@ def measure_presence(plan: Plan, model: Florence) -> dict[str, dict[str, float]]
     return table
 
 
+def measure_continued(plan: Plan, model: Florence) -> dict[str, dict[str, float]]:
+    """F1 of `detect` in percent: with all tokens, with room for three or four regions, and the same, going on."""
+    scenes = min(plan.scenes, GRAMMAR_SCENES)
+    short = AskOptions(max_tokens=SHORT)
+    ways = {"whole": AskOptions(), "cut": short, "continued": replace(short, more="continue")}
+    table = {}
+    for name, options in ways.items():
+        scores = evaluate_world(model, scenes, plan.seed, ["detect"], options, plan.batch)
+        figure = scores.figure("detect", "f1")
+        table[name] = {
+            "f1": round(100 * (figure.value or 0.0), 2),
+            "half_width": round(100 * (figure.half_width or 0.0), 2),
+            "truncated": scores.tasks[0].truncated,
+            "answers": scores.tasks[0].asked,
+        }
+    return table
+
+
 def print_tables(results: dict) -> None:  # type: ignore[type-arg]
     """The figures for people, as Markdown."""
     for coordinates, table in results["detect"].items():
@@ -159,7 +180,7 @@ def print_tables(results: dict) -> None:  # type: ignore[type-arg]
         for name, row in table.items():
             cells = (f"{row[figure]:.1f} ± {row[f'{figure}_half_width']:.1f}" for figure in FIGURES)
             print(f"| {name} | {' | '.join(cells)} |")
-    print(f"\ngrammar: {results['grammar']}")
+    print(f"\ngrammar: {results['grammar']}\n\ncontinued: {results['continued']}")
     print(f"\n| presence, AUC | {' | '.join((*KINDS[1:], 'all'))} |\n|---|---|---|---|")
     for task, row in results["presence"].items():
         cells = (f"{row[kind]:.1f} ± {row[f'{kind}_half_width']:.1f}" for kind in (*KINDS[1:], "all"))

@@ -1,7 +1,8 @@
-"""Answers longer than the position table: a cut answer goes on from its own last regions.
+"""Answers longer than their limit: a cut answer goes on from what it said itself.
 
-A second pass is told the end of what was already found, as the beginning of its answer, and says what comes next. The
-order in which a network lists regions is the order it was taught, so what follows the last ones is what is missing.
+A second pass is told what was already found, as the beginning of its answer, and says what comes next: all of it as
+long as the position table has room, then the last half of a table. The order in which a network lists regions is the
+order it was taught, so what follows the last ones is what is missing.
 """
 
 from collections.abc import Sequence
@@ -28,10 +29,12 @@ class Longer:
     parts: list[Decoded] = field(default_factory=list)
     opening: tuple[int, ...] = ()
     regions: int = 0  # complete before the opening
+    limit: int | None = None  # tokens of the next pass, the opening counted; None is what was asked for
 
     def job(self, job: Job) -> Job:
         """The job of the next pass; each pass has one of its own."""
-        return replace(job, opening=self.opening, regions=self.regions)
+        settings = job.settings if self.limit is None else replace(job.settings, max_tokens=self.limit)
+        return replace(job, settings=settings, opening=self.opening, regions=self.regions)
 
     @property
     def whole(self) -> Decoded:
@@ -59,14 +62,23 @@ class Longer:
         if question.options.more != "continue":
             return False
         if before is not None and not _says_more(runner, question, before, self.whole):
-            self.parts[-1] = replace(decoded, ids=(), logprobs=(), places=(), logprob=0.0, cut=before.cut)
+            cut = before.cut if decoded.ids else decoded.cut  # nothing at all: the network says that this was all
+            self.parts[-1] = replace(decoded, ids=(), logprobs=(), places=(), logprob=0.0, cut=cut)
             return False
         if decoded.cut != "tokens" or len(self.parts) == PASSES:
             return False
-        keep = question.job.settings.limit(runner.checkpoint.config.text) // 2
-        ids = self.whole.ids
-        self.opening = opening_of(ids, question.task, runner.checkpoint.text.spelling, keep)
-        self.regions = _count(ids, question.job.grammar) - _count(self.opening, question.job.grammar)
+        return self._go_on(question, runner)
+
+    def _go_on(self, question: Question, runner: Runner) -> bool:
+        """Settle what the next pass opens with; False when it could open with nothing."""
+        config, ids = runner.checkpoint.config.text, self.whole.ids
+        room = question.job.settings.limit(config)  # tokens of a pass beside its opening; <s> and </s> are counted
+        if len(ids) + room // 2 <= config.positions:
+            self.opening, self.regions = ids, 0
+        else:
+            self.opening = opening_of(ids, question.task, runner.checkpoint.text.spelling, config.positions // 2)
+            self.regions = _count(ids, question.job.grammar) - _count(self.opening, question.job.grammar)
+        self.limit = min(config.positions, len(self.opening) + room)
         return bool(self.opening)
 
 
