@@ -47,7 +47,8 @@ def majority(masks: Sequence[Sequence[Polygon]], weights: Sequence[float]) -> tu
     returns   () where nothing is covered by so much.
     """
     window = _bounds(ring for mask in masks for ring in mask)
-    covered = sum(weight * _fill(mask, window).astype(np.float64) for mask, weight in zip(masks, weights, strict=True))
+    filled = [_fill(mask, window).astype(np.float64) for mask in masks]
+    covered = np.tensordot(np.array(weights, np.float64), np.stack(filled), axes=1)
     least = sum(weights) / 2 * (1 - 1e-9)  # two equal weights are half each, whatever their sum is rounded to
     return _trace((covered >= least).astype(np.uint8), window)
 
