@@ -11,7 +11,6 @@ a process that does one side only. Prints a table and one line of JSON, and writ
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from benchmarks.machine import ROOT, commit, peak_of_process_mb, processor
 from openflorence.model.checkpoint import rename_to_ours
 from openflorence.model.config import BASE, NANO, FlorenceConfig, read_config, with_vocab, write_config
 from openflorence.model.decode import decode
@@ -36,7 +36,6 @@ from openflorence.model.florence import Network
 from openflorence.model.linear import PackedLinear
 from openflorence.model.search import DecodeSettings
 
-ROOT = Path(__file__).resolve().parents[1]
 PROMPT_TOKENS = 10
 ENTRIES, ROWS = 51289, 51328  # as the converted checkpoints have them: vocabulary, rows of the embedding
 TINY = replace(with_vocab(NANO, 1344), side_px=64)
@@ -264,16 +263,6 @@ def peak_mb(plan: Plan) -> float:
     return peak_of_process_mb()
 
 
-def peak_of_process_mb() -> float:
-    """Largest resident size of this process so far, in MB."""
-    # Not ru_maxrss where there is a choice: Linux lets a child inherit the peak of the process that started it.
-    status = Path("/proc/self/status")
-    for line in status.read_text().splitlines() if status.is_file() else ():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def machine(plan: Plan) -> dict[str, object]:
     """Everything a figure depends on."""
     return {
@@ -291,19 +280,6 @@ def machine(plan: Plan) -> dict[str, object]:
         "encoder_tokens": plan.config.image_tokens + PROMPT_TOKENS,
         "repeats": {"images": plan.images, "answers": plan.answers},
     }
-
-
-def commit() -> str:
-    """The commit that is measured; "" outside version control."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
-
-
-def processor() -> str:
-    """Name of the processor, as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def print_table(results: dict) -> None:

@@ -94,7 +94,8 @@ def _run_inline(board: Board, settings: RunSettings, tell: Tell | None) -> None:
             if tell is not None:
                 tell(board.progress())
         del worker
-        gc.collect()  # a model that is part of a cycle would stay beside the next one
+        if not board.is_finished:
+            gc.collect()  # a model that is part of a cycle would stay beside the next one
 
 
 def _do(worker: Worker, unit: int) -> UnitReport:
