@@ -86,3 +86,16 @@ def test_engine_filters_runs_and_filtering_raises_precision(tmp_path: Path):
         assert row["before"]["true"] >= row["after"]["true"]  # a filter finds nothing new
     for row in (results["rows"][0], *results["rows"][3:]):
         assert row["after"]["precision"] > row["before"]["precision"]
+
+
+def test_engine_runs_and_memory_does_not_grow_with_the_images(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.engine", "--parts", "cost", "memory", "--repeats", "1"]
+    command += ["--images", "32", "--stub-images", "600", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-engine.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    assert results["cost"]["plain_s"] >= 32 * 0.005  # the specialist's own time
+    for row in results["memory"]:
+        assert row["images"] == [600, 6000]
+        assert max(row["growth"], row["worker_growth"]) < 0.2  # 5400 images more, of 20 KB, are 108 MB
