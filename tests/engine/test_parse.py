@@ -64,6 +64,8 @@ def test_what_is_said_of_an_object_is_linked_to_it(settings):
     parsed = parse("a red and white bus parked on the side of the street", settings)
     assert parsed.said_of(parsed.objects[0]) == ("red", "white", "park")
     assert parsed.said_of(parsed.objects[2]) == ()
+    inside = parse("a woman in a black dress holding an orange umbrella", settings)
+    assert inside.said_of(inside.objects[0]) == ("hold",)  # not the dress
     copula = parse("The dog's collar is blue.", settings)
     assert [copula.said_of(place) for place in copula.objects] == [(), ("blue",)]
 
