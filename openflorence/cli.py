@@ -20,8 +20,9 @@ from typing import Annotated, Any, NamedTuple, cast, get_args
 
 import torch
 import typer
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from openflorence import __version__
@@ -29,7 +30,13 @@ from openflorence.contract.prompts import input_of
 from openflorence.contract.regions import Answer, Box
 from openflorence.contract.tasks import Task, find_task
 from openflorence.data.album import write_scenes
+from openflorence.data.store import Store
 from openflorence.data.world import WorldConfig
+from openflorence.engine.plan import DEFAULT_PLAN, read_plan, run_round, with_model
+from openflorence.engine.runners import RUNNERS, Runner, RunSettings
+from openflorence.engine.schedule import Progress
+from openflorence.engine.stats import as_markdown as stats_table
+from openflorence.engine.stats import measure as measure_store
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
 from openflorence.evaluation.benchmarks import BENCHMARKS
 from openflorence.evaluation.runs import CalibrationPlan, Machine, Plan
@@ -59,6 +66,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+engine_app = typer.Typer(
+    help="Label images, round after round, in a store.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(engine_app, name="engine")
 # Plain words: a path or an answer may hold what rich would read as a colour or as the name of a picture.
 notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
@@ -359,6 +370,40 @@ def convert(
     notes.print(f"{target}: {wanted} layout")
 
 
+@engine_app.command("run")
+def engine_run(
+    source: Annotated[str, typer.Argument(help="A folder, glob, list of URLs (.txt), Parquet file or WebDataset tar.")],
+    folder: Annotated[Path, typer.Argument(help="The store; made if there is none, gone on with if there is.")],
+    plan: Annotated[Path | None, typer.Option(help="A plan.toml; text is read offline if left out.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A checkpoint of ours that annotates too.")] = None,
+    runner: Annotated[str, typer.Option(help="inline, processes or ray.")] = "inline",
+    workers: Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")] = None,
+) -> None:
+    """Take images into a store, annotate, fuse and filter, and publish the round; may be stopped and run again."""
+    chosen = DEFAULT_PLAN if plan is None else read_plan(plan)
+    chosen = chosen if model is None else with_model(chosen, model)
+    settings = RunSettings(runner=cast(Runner, _one_of("--runner", runner, RUNNERS)), workers=workers)
+    with _progress("images taken in", None, True) as advance:
+        done = run_round(source, folder, chosen, settings, tell=_tell_progress, advance=advance)
+    took = done.ingested
+    notes.print(f"{took.stored} images new, {took.known} known, {took.duplicates} copies, {took.failed} unreadable")
+    print(stats_table(measure_store(Store.open(folder), done.round.number)))
+
+
+def _tell_progress(progress: Progress) -> None:
+    left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+    notes.print(f"{progress.done} of {progress.total} units, {progress.rows_per_s:.1f} rows/s{left}")
+
+
+@engine_app.command("stats")
+def engine_stats(
+    folder: Annotated[Path, typer.Argument(help="A store.")],
+    number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
+) -> None:
+    """Count what a round of a store holds."""
+    print(stats_table(measure_store(Store.open(folder), number)))
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a file in recipes/.")],
@@ -510,10 +555,10 @@ def _parse_region(words: str | None) -> Box | None:
 
 
 @contextmanager
-def _progress(unit: str, total: int, shown: bool) -> Iterator[Any]:
+def _progress(unit: str, total: int | None, shown: bool) -> Iterator[Any]:
     """A bar on standard error with rate and time left; silent when that is not a terminal."""
     columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(
+    with bars.Progress(
         *columns,
         TimeElapsedColumn(),
         TimeRemainingColumn(),

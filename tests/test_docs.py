@@ -21,7 +21,8 @@ from openflorence.contract.tasks import find_task
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 DOCUMENTS += tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")))
-RUN = ("README.md", "docs/answers.md", "docs/checkpoints.md", "docs/coordinates.md", "docs/tour.md")  # their snippets are run
+# Their snippets are run.
+RUN = ("README.md", "docs/answers.md", "docs/checkpoints.md", "docs/coordinates.md", "docs/tour.md")
 OTHER_PROGRAMS = {"git", "cd", "."}  # may stand in a ```sh block unchecked
 MARKS = ("nano-scores", "speed")
 

@@ -142,11 +142,11 @@ def _region_row(region: Region) -> dict[str, Any]:
     def ring(points: Iterable[Point]) -> list[list[float]]:
         return [_rounded(point) for point in points]
 
+    parts = {"label_score": region.label_score, "place_score": region.place_score}
     return {
         "label": region.label,
         "score": _score(region.score),
-        "label_score": _score(region.label_score),
-        "place_score": _score(region.place_score),
+        **{name: _score(value) for name, value in parts.items() if value is not None},
         "box": None if region.box is None else _rounded(region.box),
         "quad": None if region.quad is None else ring(region.quad),
         "polygons": [ring(polygon) for polygon in region.polygons] or None,
