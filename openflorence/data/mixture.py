@@ -31,7 +31,7 @@ from openflorence.data.augment import Augment, augment
 from openflorence.data.budget import fit
 from openflorence.data.chance import chance, deal, dice, pick, shuffled
 from openflorence.data.problems import Problems
-from openflorence.data.store_records import image_source
+from openflorence.data.store_records import StoredRecords, image_source
 from openflorence.data.targets import Policy, pose, tasks_of
 from openflorence.data.truth import ask
 from openflorence.data.world import Scene, WorldConfig, draw_scene
@@ -227,6 +227,7 @@ class RecordSource:
         self.name, self.root, self.policy, self.change = name, root, policy, change
         self.weights = weigh_tasks(TASK_WEIGHTS if weights is None else weights)
         self.records = records
+        self.fork_safe = not isinstance(records, StoredRecords)
         wanted = set(self.weights)
         usable = (place for place, record in enumerate(records) if wanted & set(tasks_of(record, self.policy)))
         self.places = array("q", usable)  # of the records that can pose a task; eight bytes each
@@ -317,6 +318,11 @@ class Mixture(Dataset[Batch]):
 
     def __len__(self) -> int:
         return self.batches
+
+    @property
+    def fork_safe(self) -> bool:
+        """False when workers must not be forked: those that read a store would hang or crash now and then."""
+        return all(getattr(source, "fork_safe", True) for source in self.sources)
 
     def __getitem__(self, number: int) -> Batch:
         """Make one batch. Any number has one; `batches` only says how many a loader takes by itself."""

@@ -25,7 +25,9 @@ class StoredRecords(Sequence[Record]):
     """Records of a round, one for every image the store had then; one without notes where it says nothing.
 
     Nothing is kept in memory: a record is read when it is asked for. A slice is a view: `records[3::8]` is what the
-    fourth of eight workers reads, and `records[start:]` goes on where another run stopped.
+    fourth of eight workers reads, and `records[start:]` goes on where another run stopped. Send it to processes that
+    are spawned, or come from a fork server: in ones forked from here Lance hung once and crashed once in some forty
+    tries.
     """
 
     def __init__(self, folder: Path, tag: str, column: str, rows: range | None = None) -> None:

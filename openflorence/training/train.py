@@ -16,6 +16,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +215,18 @@ def _from(batches: Dataset[Batch], start: int, settings: TrainSettings, processe
         sampler=range(start * each + processes.rank, settings.steps * each, processes.count),
         num_workers=settings.workers,
         prefetch_factor=6 if settings.workers else None,
+        multiprocessing_context=_context(batches) if settings.workers else None,
     )
     return iter(loader)
+
+
+def _context(batches: Dataset[Batch]) -> BaseContext | None:
+    """How workers start: as torch does it, but from a process of their own where they must not be forked from this."""
+    if getattr(batches, "fork_safe", True) or "forkserver" not in get_all_start_methods():
+        return None
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["openflorence.data.mixture"])  # once, and not in every worker
+    return context
 
 
 class Run:

@@ -112,11 +112,8 @@ def test_a_slice_reads_nothing_but_its_own(full):
     assert [one.image for one in records[2:9][1::3]] == [records[place].image for place in (3, 6)]
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-@pytest.mark.filterwarnings("ignore:lance is not fork-safe:UserWarning")
-def test_records_go_to_other_processes(full, method):
-    # `fork` after Lance was used here: the child must open it anew. Older versions hung (Lance issues 2204, 2405).
-    context = multiprocessing.get_context(method)
+def test_records_go_to_other_processes(full):
+    context = multiprocessing.get_context("spawn")
     records = full.records()
     expected = records[5]
     with context.Pool(1) as pool:
