@@ -93,6 +93,19 @@ class PlainStore:
         return PlainRun(self.folder / layer / run_id)
 
 
+class DeadlyStore(PlainStore):
+    """Ends the process that reads the images of one unit."""
+
+    def __init__(self, folder: str, size: int, per_unit: int, data_bytes: int, deadly: int) -> None:
+        super().__init__(Path(folder), size, per_unit, data_bytes)
+        object.__setattr__(self, "deadly", deadly)
+
+    def images(self, unit: int, data: bool = True) -> list[ImageRow]:
+        if unit == self.deadly:
+            os._exit(13)
+        return super().images(unit, data)
+
+
 def image(number: int, data_bytes: int) -> ImageRow:
     data = str(number).encode().rjust(data_bytes) if data_bytes else b""
     return ImageRow(f"{number:07}", data, "", (1, 1), str(number))
@@ -144,10 +157,10 @@ class Echo(Stage):
         self.bad = {int(number): what for number, what in (bad or {}).items()}
 
     def setup(self, context: Context) -> None:
-        self.note("setup")
+        note(self.log, "setup")
 
     def process(self, rows: list[Row]) -> list[Outcome]:
-        self.note(",".join(str(number_of(row)) for row in rows))
+        note(self.log, ",".join(str(number_of(row)) for row in rows))
         time.sleep(self.wait_s * len(rows))
         outcomes: list = [Notes(texts=(TextNote(text=f"image {number_of(row)}"),)) for row in rows]
         for at, row in enumerate(rows):
@@ -156,10 +169,11 @@ class Echo(Stage):
                 outcomes = misbehave(what, outcomes, at)
         return outcomes
 
-    def note(self, words: str) -> None:
-        if self.log:
-            with Path(self.log).open("a") as file:
-                file.write(f"{os.getpid()} {words}\n")
+
+def note(log: str, words: str) -> None:
+    if log:
+        with Path(log).open("a") as file:
+            file.write(f"{os.getpid()} {words}\n")
 
 
 def number_of(row: Row) -> int:
@@ -202,10 +216,11 @@ class Join(Stage):
 
     layer, reads, batch = "join", (), 3
 
-    def __init__(self, needs: list[str], layer: str = "join") -> None:
-        self.needs, self.layer = tuple(needs), layer
+    def __init__(self, needs: list[str], layer: str = "join", log: str = "") -> None:
+        self.needs, self.layer, self.log = tuple(needs), layer, log
 
     def process(self, rows: list[Row]) -> list[Outcome]:
+        note(self.log, "join")
         assert all(row.image.data == b"" for row in rows)
         texts = [[note.text for need in self.needs for note in row.layers[need].notes.texts] for row in rows]
         return [Notes(texts=(TextNote(text=" + ".join(some)),)) for some in texts]
@@ -225,8 +240,8 @@ def echo(layer: str = "echo", batch: int = 4, time_limit_s: float | None = None,
     return StageSpec(Factory("plain_store:Echo", {"layer": layer, **settings}), batch, time_limit_s)
 
 
-def join(*needs: str, layer: str = "join") -> StageSpec:
-    return StageSpec(Factory("plain_store:Join", {"needs": list(needs), "layer": layer}))
+def join(*needs: str, layer: str = "join", log: str = "") -> StageSpec:
+    return StageSpec(Factory("plain_store:Join", {"needs": list(needs), "layer": layer, "log": log}))
 
 
 # ---- runs that are killed, in processes of their own: called by name there
@@ -234,7 +249,7 @@ def join(*needs: str, layer: str = "join") -> StageSpec:
 
 def run_two(store: Factory, log: str, runner: str, wait_s: float = 0.0) -> dict[str, str]:
     """Two stages, the second on the first's notes; gives the run ids."""
-    stages = [join("echo"), echo(log=log, wait_s=wait_s, bad={"3": "raise"})]
+    stages = [join("echo", log=log), echo(log=log, wait_s=wait_s, bad={"3": "raise"})]
     return dict(run_stages(stages, store, 1, RunSettings(runner=runner, workers=2)).runs)  # type: ignore[arg-type]
 
 

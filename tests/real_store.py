@@ -3,6 +3,8 @@
 import io
 from pathlib import Path
 
+import lance  # noqa: F401 - here once for all processes that are forked from one that has imported this file
+import pyarrow.parquet  # noqa: F401
 from PIL import Image
 
 from openflorence.data.store import ImageIn, Store

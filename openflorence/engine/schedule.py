@@ -17,7 +17,7 @@ from openflorence.engine.trail import Trail, mark_hung
 from openflorence.engine.work import UnitReport, count_rows
 from openflorence.errors import BadConfig, StageFailed
 
-SETUP_DEATHS = 3  # in a row, of workers of one stage while they were set up
+DEATHS = 3  # of workers of one stage while they were set up, in a row, or over one unit with no image in flight
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,11 @@ class Board:
         return unit not in self.done[job.layer] and all(unit in self.done[layer] for layer in ours)
 
     def _seal(self, layer: str) -> None:
-        if self.units and len(self.done[layer]) == self.units and not self.runs[layer].is_sealed:
-            self.runs[layer].seal()
+        run = self.runs[layer]
+        if self.units and len(self.done[layer]) == self.units and not run.is_sealed:
+            for unit in self.done[layer]:  # of a worker that died between its rows and the end of their trail
+                run.write_breadcrumb(unit, None)
+            run.seal()
 
 
 def _check_given(job: Job, layer: str, run_id: str, store: Store, units: Sequence[int]) -> None:
@@ -214,6 +217,7 @@ class Driver:
         self.hands: dict[int, _Hand] = {}
         self.started = 0
         self.setup_deaths: Counter[str] = Counter()
+        self.idle_deaths: Counter[tuple[str, int]] = Counter()  # layer and unit
         limits = [job.time_limit_s for job in board.jobs.values() if job.time_limit_s]
         self.poll_s = min(max(min(limits) / 5, 0.02), 1.0) if limits else None
 
@@ -298,19 +302,32 @@ class Driver:
 
     def _bury(self, key: int, hand: _Hand, message: str) -> None:
         """A worker is no more: its unit is to be done again."""
-        layer = hand.job.layer
+        layer, unit = hand.job.layer, hand.unit
         self._forget(key)
         self.board.deaths[layer] += 1
-        if hand.unit is not None:
-            self.board.give_back(layer, hand.unit)
+        if unit is not None:
+            self._count_idle(layer, unit, message)
+            self.board.give_back(layer, unit)
             self._say()
         elif not hand.is_ready:
             self.setup_deaths[layer] += 1
-            if self.setup_deaths[layer] >= SETUP_DEATHS:
-                times = f"{SETUP_DEATHS} times in a row"
+            if self.setup_deaths[layer] >= DEATHS:
+                times = f"{DEATHS} times in a row"
                 raise StageFailed(
                     f"stage {layer!r} died {times} while it was set up: {message}; is there memory for it?"
                 )
+
+    def _count_idle(self, layer: str, unit: int, message: str) -> None:
+        """No image is to blame for a death with none in flight, nor is it a death if the driver is killed with it."""
+        run = self.board.runs[layer]
+        if Trail.read(run, unit).in_flight or run.is_done(unit):
+            return
+        self.idle_deaths[layer, unit] += 1
+        if self.idle_deaths[layer, unit] >= DEATHS:
+            raise StageFailed(
+                f"stage {layer!r} died {DEATHS} times while it read or wrote unit {unit}: {message}; is there memory "
+                "for a whole unit of images?"
+            )
 
     def _watch(self) -> None:
         """End every worker whose batch takes longer than its stage allows."""

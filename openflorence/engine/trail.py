@@ -11,16 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from openflorence.engine.jobs import Job, LayerRun
 from openflorence.errors import StageFailed
 
-IDLE_ATTEMPTS = 20  # at a unit, that ended with no image in flight
-
 
 @dataclass(frozen=True)
 class Trail:
     """What is known from earlier attempts at a unit, and what is in flight in this one."""
 
     attempts: int = 0
-    open: bool = False  # an attempt is under way, or was ended
-    idle: int = 0  # attempts that were ended with nothing in flight
     step: int = 0  # counts up: a trail that does not change is a batch that does not end
     in_flight: tuple[str, ...] = ()  # ids of images
     hung: bool = False  # what is in flight was ended for taking too long
@@ -55,8 +51,7 @@ class Trail:
                 alone[name] = alone.get(name, 0) + counted
                 if alone[name] >= 2:
                     blamed[name] = "timeout" if self.hung else "killed"
-        idle = self.idle + (self.open and not self.in_flight)
-        return Trail(self.attempts + 1, True, idle, ends=ends, alone=alone, blamed=blamed)
+        return Trail(self.attempts + 1, ends=ends, alone=alone, blamed=blamed)
 
 
 def begin(job: Job, run: LayerRun, unit: int) -> Trail:
@@ -65,13 +60,13 @@ def begin(job: Job, run: LayerRun, unit: int) -> Trail:
     raises    StageFailed when no attempt is left; the count begins anew after that.
     """
     trail = Trail.read(run, unit).resumed()
-    if trail.attempts <= job.attempts and trail.idle < IDLE_ATTEMPTS:
+    if trail.attempts <= job.attempts:
         return trail.keep(run, unit)
-    replace(trail, attempts=0, idle=0, open=False).keep(run, unit)
-    what = "reading or writing it" if trail.idle >= IDLE_ATTEMPTS else f"blamed so far: {len(trail.blamed)} images"
+    replace(trail, attempts=0).keep(run, unit)
     raise StageFailed(
-        f"stage {job.layer!r} died {trail.attempts - 1} times over unit {unit} ({what}); {job.attempts} attempts are "
-        "allowed; look at memory and drivers, then start again: what is done stays done"
+        f"stage {job.layer!r} died {trail.attempts - 1} times over unit {unit}, as often as is allowed, and "
+        f"{len(trail.blamed)} of its images are blamed so far; look at memory and drivers, then start again: what is "
+        "done stays done"
     )
 
 

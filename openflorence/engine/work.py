@@ -74,10 +74,8 @@ class Worker:
         attempt = _Attempt(self, unit, trail, self._rows(unit))
         try:
             rows = attempt.all_rows()
-        except BaseException:
-            attempt.land(is_open=False)  # it was stopped, it did not die: nothing in flight is to blame
-            raise
-        attempt.land()
+        finally:
+            attempt.land()  # done or stopped, it did not die: nothing in flight is to blame
         kept = self.layer.write(unit, rows)
         self.layer.write_breadcrumb(unit, None)
         return count_rows(self.job.layer, unit, kept, time.monotonic() - started)
@@ -116,12 +114,12 @@ class _Attempt:
             self._process(others[start : start + size], 1)
         return [self.done[at] for at in range(len(self.rows))]
 
-    def land(self, is_open: bool = True) -> None:
+    def land(self) -> None:
         """Nothing is in flight any more."""
-        self._fly((), is_open)
+        self._fly(())
 
-    def _fly(self, names: tuple[str, ...], is_open: bool = True) -> None:
-        self.trail = replace(self.trail, in_flight=names, open=is_open, step=self.trail.step + 1)
+    def _fly(self, names: tuple[str, ...]) -> None:
+        self.trail = replace(self.trail, in_flight=names, step=self.trail.step + 1)
         self.trail.keep(self.worker.layer, self.unit)
 
     def _settled(self, row: Row) -> LayerRow | None:

@@ -10,7 +10,7 @@ from openflorence.data.notes import Failure
 from openflorence.engine.jobs import plan_jobs
 from openflorence.engine.runners import alarm, run_stages
 from openflorence.engine.stages import Context
-from openflorence.engine.trail import IDLE_ATTEMPTS, Trail, mark_hung
+from openflorence.engine.trail import Trail, mark_hung
 from openflorence.engine.work import Worker
 from openflorence.errors import StageFailed
 
@@ -29,7 +29,7 @@ class Bench:
 
     def leave(self, *numbers, **facts):
         """What a worker leaves that dies with these in flight."""
-        trail = Trail(**{"attempts": 1, "open": True, "in_flight": ids(*numbers), **facts})
+        trail = Trail(**{"attempts": 1, "in_flight": ids(*numbers), **facts})
         self.run.write_breadcrumb(0, asdict(trail))
 
     def given(self):
@@ -161,8 +161,7 @@ def test_a_run_that_was_stopped_blames_nothing(tmp_path, monkeypatch):
         patch.setattr(Echo, "process", stop)
         with pytest.raises(KeyboardInterrupt):
             bench.worker.run(0)
-    trail = Trail.read(bench.run, 0)
-    assert (trail.in_flight, trail.open) == ((), False)
+    assert Trail.read(bench.run, 0).in_flight == ()
     bench.worker.run(0)
     assert bench.given() == ["0,1,2,3", "4,5,6,7", "8,9,10,11"]
 
@@ -175,14 +174,6 @@ def test_attempts_end_the_run_and_begin_anew(tmp_path):
     assert bench.given() == []
     bench.worker.run(0)  # whoever has looked into it starts again, and what was learnt is kept
     assert bench.given()[:2] == ["4", "5"]
-
-
-def test_deaths_with_nothing_in_flight_end_the_run(tmp_path):
-    bench = Bench(tmp_path)
-    for _ in range(IDLE_ATTEMPTS):
-        Trail.read(bench.run, 0).resumed().keep(bench.run, 0)  # a worker that dies while it reads the unit
-    with pytest.raises(StageFailed, match="reading or writing it"):
-        bench.worker.run(0)
 
 
 def test_rows_follow_what_their_layers_say(tmp_path):
