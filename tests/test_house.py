@@ -34,7 +34,7 @@ HOUSE = {
     "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats notes store_rows "
     "store_files store_corpus store_ingest store_layers store_rounds store_records store_diff store_sql store order "
     "prefixes targets budget wording augment mixture",
-    "engine": "stages jobs trail work schedule process_crew ray_crew runners lexicon syntax parse duplicates "
+    "engine": "stages jobs trail work schedule driver process_crew ray_crew runners lexicon syntax parse duplicates "
     "overlaps filters agree judge votes fuse server language specialists network pipelines endpoints "
     "compose annotate inputs plan refine stats export",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",

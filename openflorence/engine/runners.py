@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Literal, get_args
 
+from openflorence.engine.driver import Driver
 from openflorence.engine.jobs import ATTEMPTS, Job, Store, plan_jobs
 from openflorence.engine.process_crew import ProcessCrew, describe
 from openflorence.engine.ray_crew import RayCrew
-from openflorence.engine.schedule import Board, Driver, Progress, Tell
+from openflorence.engine.schedule import Board, Progress, Tell
 from openflorence.engine.stages import Context, Factory, StageSpec
 from openflorence.engine.work import OverTime, UnitReport, Worker
 from openflorence.errors import BadConfig, StageFailed

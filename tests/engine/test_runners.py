@@ -15,9 +15,10 @@ import pytest
 from plain_store import PlainRun, all_rows, echo, files_of, join, plain
 from real_store import real
 
+from openflorence.engine.driver import Driver
 from openflorence.engine.jobs import plan_jobs
 from openflorence.engine.runners import RunSettings, run_stages
-from openflorence.engine.schedule import Board, Driver, Event
+from openflorence.engine.schedule import Board, Event
 from openflorence.engine.stages import Factory, Resources, StageSpec
 from openflorence.engine.trail import Trail
 from openflorence.engine.work import UnitReport
