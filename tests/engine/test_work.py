@@ -122,6 +122,14 @@ def test_two_deaths_in_company_blame_nobody(tmp_path):
     assert bench.statuses() == {}
 
 
+def test_one_death_alone_blames_nobody(tmp_path):
+    bench = Bench(tmp_path)
+    bench.leave(5, ends=dict.fromkeys(ids(4, 5, 6, 7), 1))
+    bench.worker.run(0)
+    assert bench.given()[:4] == ["4", "5", "6", "7"]
+    assert bench.statuses() == {}
+
+
 def test_an_image_that_hangs_in_company_and_alone_is_blamed_for_its_time(tmp_path):
     bench = Bench(tmp_path)
     bench.leave(5, ends={ids(5)[0]: 1}, attempts=2, step=7)
