@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from benchmarks.machine import ROOT, commit, peak_of_process_mb, processor
+from benchmarks.machine import ROOT, commit, keep, peak_of_process_mb, processor
 from openflorence.model.checkpoint import rename_to_ours
 from openflorence.model.config import BASE, NANO, FlorenceConfig, read_config, with_vocab, write_config
 from openflorence.model.decode import decode
@@ -78,10 +78,7 @@ def main() -> None:
         "memory": {side: memory_of(plan, side) for side in ("ours", "transformers")},
     }
     print_table(results)
-    line = json.dumps(results)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    (plan.out / f"{date.today().isoformat()}-against-transformers.json").write_text(line + "\n")
-    print(line)
+    keep(results, plan.out, "against-transformers")
 
 
 def read_plan() -> Plan:

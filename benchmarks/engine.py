@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.engine_stub import BATCH, UNIT, Sleeper
-from benchmarks.machine import ROOT, commit, processor
+from benchmarks.machine import ROOT, commit, keep, processor
 from openflorence.data.store import ImageIn, Store
 from openflorence.engine.runners import RunSettings, run_stages
 from openflorence.engine.schedule import Progress
@@ -64,10 +64,7 @@ def main() -> None:
         shutil.rmtree(folder)
     for part in plan.parts:
         print_rows(part, results[part])
-    line = json.dumps(results)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    (plan.out / f"{results['date']}-engine.json").write_text(line + "\n")
-    print(line)
+    keep(results, plan.out, "engine")
 
 
 def read_plan() -> Plan:

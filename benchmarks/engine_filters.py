@@ -16,7 +16,6 @@ table and one line of JSON, and writes that line into a dated file.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
@@ -26,7 +25,8 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from benchmarks.against_transformers import ROOT, commit, processor
+from benchmarks.machine import ROOT, commit, keep, processor
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.records import GroundingNote, Origin, PhraseNote, Record, RegionNote, TextNote
 from openflorence.contract.shapes import Box, Point
 from openflorence.data.album import scene_record
@@ -38,7 +38,7 @@ from openflorence.data.world import Scene, WorldConfig, draw_scene
 from openflorence.engine.agree import AgreeSettings, likelihoods
 from openflorence.engine.filters import TextSettings, pool
 from openflorence.engine.judge import JudgeSettings, judge
-from openflorence.engine.overlaps import box_overlaps, region_overlap
+from openflorence.engine.overlaps import region_overlap
 from openflorence.engine.parse import DEFAULT_PARSE, ParseSettings, chosen_reader
 from openflorence.model.predict import Florence, load
 
@@ -278,7 +278,7 @@ def _place_of(phrase: PhraseNote, true: Sequence[PhraseNote]) -> int | None:
     """Which true phrase this one is: the same words at the same places."""
     for place, other in enumerate(true):
         if phrase.phrase == other.phrase and len(phrase.boxes) == len(other.boxes):
-            overlaps = box_overlaps(phrase.boxes, other.boxes).diagonal()
+            overlaps = box_iou(phrase.boxes, other.boxes).diagonal()
             if overlaps.min(initial=1.0) >= TRUE_IOU:
                 return place
     return None
@@ -354,9 +354,7 @@ def main() -> None:
         **measure(plan, model=load() if plan.look else None),
     }
     print_table(results)
-    line = json.dumps(results)
-    (plan.out / f"{results['date']}-engine-filters{'-look' if plan.look else ''}.json").write_text(line + "\n")
-    print(line)
+    keep(results, plan.out, f"engine-filters{'-look' if plan.look else ''}")
 
 
 def read_plan() -> Plan:

@@ -10,7 +10,6 @@ table and one line of JSON, and writes that line into a dated file; --look also 
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.against_transformers import ROOT, commit, processor
+from benchmarks.machine import ROOT, commit, keep, processor
 from openflorence.contract.regions import Answer, Region
 from openflorence.data.chance import dice
 from openflorence.data.printed import PageConfig, draw_page
@@ -106,9 +105,7 @@ def main() -> None:
         "rows": [measure(plan, model, kind, way) for kind in plan.kinds for way in plan.ways or KINDS[kind].ways],
     }
     print_table(results["rows"])
-    line = json.dumps(results)
-    (plan.out / f"{results['date']}-long-answers.json").write_text(line + "\n")
-    print(line)
+    keep(results, plan.out, "long-answers")
 
 
 def read_plan() -> Plan:

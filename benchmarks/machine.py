@@ -1,8 +1,11 @@
-"""What a figure depends on, and how much memory it took: for every benchmark, with nothing heavy to import."""
+"""What a figure depends on, the memory it took, its file: for every benchmark, with nothing heavy to import."""
 
+import json
 import platform
 import resource
 import subprocess
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,3 +32,11 @@ def peak_of_process_mb() -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def keep(results: Mapping[str, object], out: Path, name: str) -> None:
+    """Write results as one line of JSON into the dated file of a benchmark, and print that line last."""
+    line = json.dumps(results)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{date.today().isoformat()}-{name}.json").write_text(line + "\n")
+    print(line)

@@ -12,10 +12,8 @@ that line into a dated file.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
 from itertools import islice, product
 from pathlib import Path
 from statistics import median
@@ -31,9 +29,6 @@ from transformers import Florence2ForConditionalGeneration
 
 from benchmarks.against_transformers import (
     ENTRIES,
-    ROOT,
-    ROWS,
-    TINY,
     build_peer,
     copy_rate,
     image_token,
@@ -43,11 +38,12 @@ from benchmarks.against_transformers import (
     twin,
 )
 from benchmarks.against_transformers import Plan as SinglePlan
+from benchmarks.machine import ROOT, keep
 from openflorence.contract.prompts import write_prompt
 from openflorence.contract.tasks import TASKS
 from openflorence.model import decode as decoding
 from openflorence.model.checkpoint import Checkpoint
-from openflorence.model.config import BASE, FlorenceConfig, with_vocab
+from openflorence.model.config import FlorenceConfig
 from openflorence.model.images import to_batch
 from openflorence.model.predict import AskOptions, Florence, Request
 from openflorence.model.tokenizer import ADDED_TOKENS, BASE_TOKENS, MASK, Text
@@ -73,7 +69,7 @@ class Plan:
     @property
     def config(self) -> FlorenceConfig:
         """The network of this size, with the rows the transformers layout has."""
-        return {"base": with_vocab(BASE, ROWS), "tiny": TINY}[self.size]
+        return SinglePlan(size=self.size).config
 
 
 def main() -> None:
@@ -97,10 +93,7 @@ def main() -> None:
         "grammar": {f"beams_{beams}": grammar_share(plan, model, beams) for beams in (1, plan.beams)},
     }
     print_table(results)
-    line = json.dumps(results)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    (plan.out / f"{date.today().isoformat()}-many-questions.json").write_text(line + "\n")
-    print(line)
+    keep(results, plan.out, "many-questions")
 
 
 def read_plan() -> Plan:

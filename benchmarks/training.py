@@ -11,7 +11,6 @@ Prints a table and one line of JSON, and writes that line into a dated file.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -36,6 +35,7 @@ from benchmarks.against_transformers import (
     processor,
     twin,
 )
+from benchmarks.machine import keep
 from openflorence.data.mixture import IGNORED, Batch, DrawnSource, Mixture, MixtureConfig, Pairs
 from openflorence.data.truth import vocabulary_texts
 from openflorence.model.config import BASE, NANO, FlorenceConfig, native_rows, with_vocab
@@ -102,10 +102,7 @@ def main() -> None:
         "rows": [measure(name, targets) for name in plan.sizes for targets in plan.targets],
     }
     print_table(results["rows"])
-    line = json.dumps(results)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    (plan.out / f"{results['date']}-training.json").write_text(line + "\n")
-    print(line)
+    keep(results, plan.out, "training")
 
 
 def read_plan() -> Plan:

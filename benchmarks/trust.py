@@ -12,7 +12,6 @@ dated file.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -21,7 +20,7 @@ from time import perf_counter
 
 import torch
 
-from benchmarks.against_transformers import ROOT, commit, processor
+from benchmarks.machine import ROOT, commit, keep, processor
 from openflorence.contract.regions import Answer, Region
 from openflorence.evaluation.absent import KINDS, POINTING, evaluate_absent
 from openflorence.evaluation.detection import SCORE_PROTOCOLS, average_precision
@@ -67,10 +66,7 @@ def main() -> None:
     }
     results["about"]["seconds"] = round(perf_counter() - start)  # type: ignore[index]
     print_tables(results)
-    line = json.dumps(results)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    (plan.out / f"{date.today().isoformat()}-trust.json").write_text(line + "\n")
-    print(line)
+    keep(results, plan.out, "trust")
 
 
 def read_plan() -> Plan:

@@ -16,6 +16,7 @@ import numpy as np
 
 from openflorence.contract.answers import join_labels
 from openflorence.contract.lines import direction, join_lines, letter_px, reading_order
+from openflorence.contract.overlaps import iou
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.rings import shared_area, unite
 from openflorence.contract.shapes import Box, Point, Polygon
@@ -199,8 +200,8 @@ def _name(view: _View) -> str:
 def _agreement(one: _View, other: _View) -> float:
     """Say how well two views can be of one thing, 0 to 1: each seen through the other's crop, against what it shows."""
     agreed = min(
-        _iou(_clip(_reach(one, other), other.crop), other.bounds),
-        _iou(_clip(_reach(other, one), one.crop), one.bounds),
+        iou(_clip(_reach(one, other), other.crop), other.bounds),
+        iou(_clip(_reach(other, one), one.crop), one.bounds),
     )
     if agreed > 0 and one.rings and other.rings:
         shared, *areas = shared_area(one.rings, other.rings, _clip(one.crop, other.crop))
@@ -296,8 +297,3 @@ def _clip(box: Box, frame: Box) -> Box:
 
 def _area(box: Box) -> float:
     return max(box.x1 - box.x0, 0.0) * max(box.y1 - box.y0, 0.0)
-
-
-def _iou(one: Box, other: Box) -> float:
-    shared = _area(_clip(one, other))
-    return shared / (_area(one) + _area(other) - shared) if shared else 0.0

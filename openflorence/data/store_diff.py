@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from openflorence.contract.overlaps import iou
 from openflorence.contract.records import Record
 from openflorence.contract.shapes import Box
 from openflorence.data.store_records import StoredRecords
@@ -104,11 +105,7 @@ def _overlap(one: Box | None, other: Box | None) -> float:
     """Intersection over union; 1 for two notes without a place."""
     if one is None or other is None:
         return float(one is other)
-    width = max(0.0, min(one.x1, other.x1) - max(one.x0, other.x0))
-    height = max(0.0, min(one.y1, other.y1) - max(one.y0, other.y0))
-    both = width * height
-    areas = sum((box.x1 - box.x0) * (box.y1 - box.y0) for box in (one, other))
-    return both / (areas - both) if areas > both else float(one == other)
+    return iou(one, other)
 
 
 def _texts(record: Record) -> Iterator[Said]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from openflorence.contract.locations import points_to_bins, spell_all
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.prompts import fill_sentence
 from openflorence.contract.records import RegionNote
 from openflorence.contract.shapes import Box
@@ -25,7 +26,6 @@ from openflorence.contract.tasks import find_task
 from openflorence.data.notes import Verdict
 from openflorence.engine.duplicates import plain_text
 from openflorence.engine.filters import Pool, is_word
-from openflorence.engine.overlaps import box_overlaps
 from openflorence.engine.parse import DEFAULT_PARSE, Parse, ParseSettings, parse
 from openflorence.errors import BadConfig
 from openflorence.model.predict import Florence
@@ -68,7 +68,7 @@ def drop_unsupported(notes: Pool, settings: AgreeSettings, seen: Mapping[str, Re
     boxes = [box for note in regions if (box := note.bounds) is not None]
     for name, phrase in notes.phrases.items():
         fits = [settings.named is False or _bears(note, phrase.note.phrase, settings) for note in regions]
-        overlaps = box_overlaps(phrase.note.boxes, boxes)
+        overlaps = box_iou(phrase.note.boxes, boxes)
         best = [max((o for o, fit in zip(row, fits, strict=True) if fit), default=0.0) for row in overlaps.tolist()]
         least = min(best, default=0.0)
         if least < settings.support:

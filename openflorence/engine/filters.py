@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.published import NOT_GROUNDED
 from openflorence.contract.records import (
     GroundingNote,
@@ -24,7 +25,7 @@ from openflorence.contract.shapes import Box
 from openflorence.data.notes import Notes, Verdict, numbered, phrase_ids
 from openflorence.engine.duplicates import plain_text
 from openflorence.engine.lexicon import INTANGIBLE, PARTS, PREPOSITIONS
-from openflorence.engine.overlaps import box_overlaps, region_overlap
+from openflorence.engine.overlaps import region_overlap
 from openflorence.engine.parse import DEFAULT_PARSE, ParseSettings, parse
 from openflorence.errors import BadConfig
 
@@ -255,7 +256,7 @@ def drop_doubles(notes: Pool, settings: NmsSettings) -> list[Verdict]:
     ranked = sorted(names, key=lambda name: _rank(notes.regions[name].score))
     regions = [notes.regions[name] for name in ranked]
     boxes = [box for region in regions if (box := region.bounds) is not None]
-    overlaps = box_overlaps(boxes, boxes)
+    overlaps = box_iou(boxes, boxes)
     kept: list[int] = []
     found = []
     for place, region in enumerate(regions):

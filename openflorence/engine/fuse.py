@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from openflorence.contract.lines import reading_order
+from openflorence.contract.overlaps import box_iou, iou
 from openflorence.contract.records import GroundingNote, PhraseNote, RegionNote
 from openflorence.contract.shapes import Box
 from openflorence.data.notes import KINDS, Notes, Verdict
-from openflorence.engine.overlaps import box_overlaps
 from openflorence.engine.votes import (
     FUSED,
     FuseRule,
@@ -116,7 +116,7 @@ def _regions(parts: Mapping[str, Notes], voters: Mapping[str, Voter], rule: Fuse
 def _agreed(one: RegionNote, other: RegionNote) -> float | None:
     """How much the boxes around two regions overlap; None where one has no place."""
     a, b = one.bounds, other.bounds
-    return None if a is None or b is None else float(box_overlaps([a], [b])[0, 0])
+    return None if a is None or b is None else iou(a, b)
 
 
 # ---- groundings
@@ -160,7 +160,7 @@ def _phrase(alike: Sequence[tuple[str, PhraseNote]], layers: int, rule: FuseRule
         for box in phrase.boxes
     )
     places = [box for box, _, _ in boxes]
-    overlaps = box_overlaps(places, places)
+    overlaps = box_iou(places, places)
     groups = clusters(
         places,
         [(layer, "") for _, layer, _ in boxes],

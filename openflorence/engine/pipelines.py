@@ -14,11 +14,11 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from PIL import Image
 
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.records import LEVELS, Level, Origin, RegionNote, TextNote
 from openflorence.contract.shapes import Box
 from openflorence.data.coco import decode_mask, trace_mask
 from openflorence.data.notes import Notes
-from openflorence.engine.overlaps import box_overlaps
 from openflorence.engine.specialists import open_row, print_of
 from openflorence.engine.stages import Context, Row, Stage
 from openflorence.engine.votes import PlaceKind
@@ -242,7 +242,7 @@ def without_doubles(notes: Sequence[RegionNote], most: float = 0.7) -> list[Regi
     boxes: list[Box] = []
     for note in sorted(notes, key=lambda note: -(note.score or 0.0)):
         box = note.bounds
-        if box is not None and not (boxes and box_overlaps([box], boxes).max() > most):
+        if box is not None and not (boxes and box_iou([box], boxes).max() > most):
             kept.append(note)
             boxes.append(box)
     return kept

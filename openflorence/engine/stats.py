@@ -4,11 +4,10 @@ Source: the statistics that the Florence-2 report gives of FLD-5B, section 4.4: 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from openflorence.contract.records import LEVELS, Record
+from openflorence.contract.records import LEVELS, Level, Record
 from openflorence.data.store import Store
 from openflorence.data.store_rounds import find_round
 
@@ -37,38 +36,57 @@ class Stats:
 
 
 def measure(store: Store, number: int | None = None, labels: int = 10) -> Stats:
-    """Count what a published round holds.
+    """Count what a published round holds, record by record.
 
     number    of the round; the latest for None.
     raises    BadConfig when there is none.
     """
     one = find_round(store.folder, number)
-    records = list(store.records(one.number))
-    names = Counter(region.label for record in records for region in record.regions if region.label)
+    tallies, names, images = {name: _Tally() for name in _KINDS}, Counter[str](), 0
+    for record in store.records(one.number):
+        images += 1
+        names.update(region.label for region in record.regions if region.label)
+        for name, texts in _KINDS.items():
+            tallies[name].take(texts(record))
+        tallies[_GROUNDED].regions += sum(len(phrase.boxes) for note in record.groundings for phrase in note.phrases)
+    kinds = tuple(tally.kind(name) for name, tally in tallies.items())
     most, dropped = dict(names.most_common(labels)), _dropped(store, one.runs)
-    return Stats(one.number, len(records), len(store.failures()), _kinds(records), most, dropped)
+    return Stats(one.number, images, len(store.failures()), kinds, most, dropped)
 
 
-def _kinds(records: Sequence[Record]) -> tuple[Kind, ...]:
-    kinds = []
-    for level in LEVELS:
-        texts = [[note.text for note in record.texts if note.level == level] for record in records]
-        kinds.append(_kind(f"texts, {level}", texts))
-    for name, field in (("labels", "label"), ("descriptions", "description"), ("words", "word")):
-        found = [[getattr(note, field) for note in record.regions if getattr(note, field)] for record in records]
-        kinds.append(_kind(f"regions with {name}", found))
-    grounded = [[note.text for note in record.groundings] for record in records]
-    boxes = [float(sum(len(phrase.boxes) for phrase in note.phrases)) for r in records for note in r.groundings]
-    kinds.append(_kind("texts with phrases and regions", grounded, boxes))
-    kinds.append(_kind("questions", [[note.question for note in record.questions] for record in records]))
-    return tuple(kinds)
+def _level(level: Level) -> Callable[[Record], list[str]]:
+    return lambda record: [note.text for note in record.texts if note.level == level]
 
 
-def _kind(name: str, texts: Iterable[Sequence[str]], regions: Sequence[float] = ()) -> Kind:
-    by_image = list(texts)
-    lengths = [len(text.split()) for image in by_image for text in image]
-    average = fmean(lengths) if lengths else None
-    return Kind(name, len(lengths), sum(map(bool, by_image)), average, fmean(regions) if regions else None)
+_GROUNDED = "texts with phrases and regions"
+_KINDS: dict[str, Callable[[Record], list[str]]] = {
+    **{f"texts, {level}": _level(level) for level in LEVELS},
+    "regions with labels": lambda record: [note.label for note in record.regions if note.label],
+    "regions with descriptions": lambda record: [note.description for note in record.regions if note.description],
+    "regions with words": lambda record: [note.word for note in record.regions if note.word],
+    _GROUNDED: lambda record: [note.text for note in record.groundings],
+    "questions": lambda record: [note.question for note in record.questions],
+}
+
+
+@dataclass
+class _Tally:
+    """What was counted of one kind so far."""
+
+    annotations: int = 0
+    images: int = 0
+    words: int = 0
+    regions: int = 0
+
+    def take(self, texts: Sequence[str]) -> None:
+        self.annotations += len(texts)
+        self.images += bool(texts)
+        self.words += sum(len(text.split()) for text in texts)
+
+    def kind(self, name: str) -> Kind:
+        words = self.words / self.annotations if self.annotations else None
+        regions = self.regions / self.annotations if self.annotations and name == _GROUNDED else None
+        return Kind(name, self.annotations, self.images, words, regions)
 
 
 def _dropped(store: Store, runs: Mapping[str, str]) -> dict[str, int]:

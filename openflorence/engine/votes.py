@@ -15,10 +15,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from openflorence.contract.lines import direction
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.records import UNKNOWN, Origin, RegionNote
 from openflorence.contract.rings import majority
 from openflorence.contract.shapes import Box, Point, Polygon, Quad
-from openflorence.engine.overlaps import box_overlaps, region_overlap
+from openflorence.engine.overlaps import region_overlap
 from openflorence.errors import BadConfig
 
 PlaceKind = Literal["object", "word", "phrase", "place"]  # has a label; else is read; else described; else only there
@@ -143,7 +144,7 @@ def clusters(
     returns   places of the items, in order; clusters in the order of their first.
     """
     pairs = []
-    shared = box_overlaps(bounds, bounds)
+    shared = box_iou(bounds, bounds)
     for i, j in np.argwhere(np.triu(shared > 0, 1)).tolist():
         if owners[i][0] != owners[j][0] and owners[i][1] == owners[j][1] and (found := overlap(i, j)) >= least:
             pairs.append((-found, i, j))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.records import Record
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.tasks import FREE_TEXT, TASKS, Task
@@ -27,7 +28,7 @@ from openflorence.evaluation import heldout
 from openflorence.evaluation.charts import reliability
 from openflorence.evaluation.drawn import WORLD, Drawn, pose_world, world_tasks
 from openflorence.evaluation.figures import Answerer, percent, table
-from openflorence.evaluation.metrics import box_iou, mask_parts, match, quad_iou, rasterise, ratio
+from openflorence.evaluation.metrics import mask_parts, match, quad_iou, rasterise, ratio
 from openflorence.evaluation.pages import Facts, Heading, Page, Words
 from openflorence.evaluation.places import LEAST, alike, bounds
 from openflorence.evaluation.reading import words_to_judge

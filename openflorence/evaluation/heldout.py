@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.records import Record
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.shapes import Box
@@ -45,7 +46,6 @@ from openflorence.evaluation.metrics import (
     Parts,
     anls,
     box_covered,
-    box_iou,
     edit_similarity,
     match,
     rasterise,

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from openflorence.contract.overlaps import shared_areas
 from openflorence.contract.shapes import Box, Polygon, Quad
 from openflorence.errors import BadConfig
 
@@ -35,19 +36,6 @@ class Figure:
     n: float  # what was judged, in the figure's own unit: boxes, phrases, answers, pixels
 
 
-def box_iou(a_px: Sequence[Box], b_px: Sequence[Box]) -> NDArray[np.float64]:
-    """Intersection over union of every box of a with every box of b: (len(a), len(b)).
-
-    returns   0 where both boxes are without area.
-    source    Everingham et al. 2010, PASCAL VOC, without its "+ 1": edges are continuous.
-    """
-    a = np.array(a_px, np.float64).reshape(-1, 1, 4)
-    b = np.array(b_px, np.float64).reshape(1, -1, 4)
-    shared = _shared_areas(a_px, b_px)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-
-
 def box_covered(a_px: Sequence[Box], b_px: Sequence[Box]) -> NDArray[np.float64]:
     """Share of every box of a that lies in each box of b: (len(a), len(b)).
 
@@ -55,17 +43,9 @@ def box_covered(a_px: Sequence[Box], b_px: Sequence[Box]) -> NDArray[np.float64]
     source    The overlap with a crowd in pycocotools, Lin et al. 2014.
     """
     a = np.array(a_px, np.float64).reshape(-1, 1, 4)
-    shared = _shared_areas(a_px, b_px)
+    shared = shared_areas(a_px, b_px)
     own = np.broadcast_to((a[..., 2:] - a[..., :2]).prod(axis=-1), shared.shape)
     return np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
-
-
-def _shared_areas(a_px: Sequence[Box], b_px: Sequence[Box]) -> NDArray[np.float64]:
-    a = np.array(a_px, np.float64).reshape(-1, 1, 4)
-    b = np.array(b_px, np.float64).reshape(1, -1, 4)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared: NDArray[np.float64] = sides.clip(min=0).prod(axis=-1)
-    return shared
 
 
 def quad_iou(a_px: Quad, b_px: Quad) -> float:

@@ -11,8 +11,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.regions import Box, Region
-from openflorence.evaluation.metrics import Parts, box_iou, mask_parts, rasterise, ratio
+from openflorence.evaluation.metrics import Parts, mask_parts, rasterise, ratio
 from openflorence.evaluation.places import LEAST, bounds, rings
 
 RANKS = (1, 5, 10)  # how many boxes of a phrase are looked at, in the order of the answer

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.prompts import AND
 from openflorence.contract.records import Example
 from openflorence.contract.regions import Answer, Region
@@ -20,7 +21,6 @@ from openflorence.data.world import Scene
 from openflorence.evaluation.figures import Scored
 from openflorence.evaluation.metrics import (
     Parts,
-    box_iou,
     f1_parts,
     mask_parts,
     match,

@@ -43,6 +43,7 @@ class Batch:
         self.session = Session(decoder, beams)
         self.running: list[Search] = []
 
+    @torch.inference_mode()
     def join(self, jobs: Sequence[Job], memory: Float[Tensor, "R M D"], mask: Bool[Tensor, "R M"] | None) -> None:
         """Take requests in, one a row of their encoder output; `mask` is True at real tokens.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from openflorence.contract.answers import join_labels
 from openflorence.contract.grammar import Grammar
+from openflorence.contract.overlaps import iou
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.spelling import LOCATION, POLY, WORD, Spelling
 from openflorence.contract.tasks import Task
@@ -151,13 +152,6 @@ def _is_there(region: Region, others: Sequence[Region]) -> bool:
 
 
 def _overlap(one: Region, other: Region) -> float:
-    """Overlap over union of the upright bounds of two regions."""
+    """Intersection over union of the upright bounds of two regions."""
     a, b = one.bounds, other.bounds
-    if a is None or b is None:
-        return 0.0
-    if a == b:
-        return 1.0
-    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = sum((box.x1 - box.x0) * (box.y1 - box.y0) for box in (a, b)) - shared
-    return shared / union if union > 0 else 0.0
+    return 0.0 if a is None or b is None else iou(a, b)

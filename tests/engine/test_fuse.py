@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.records import GroundingNote, Origin, PhraseNote, RegionNote, TextNote
 from openflorence.contract.shapes import Box, Point, Quad
 from openflorence.data.notes import Notes, kept, note_ids
 from openflorence.data.world import WorldConfig, draw_scene
 from openflorence.engine.fuse import fuse, members
-from openflorence.engine.overlaps import box_overlaps
 from openflorence.engine.votes import FuseRule, Voter, place_kind
 from openflorence.errors import BadConfig
 
@@ -260,7 +260,7 @@ def judged(scenes, found) -> list[tuple[float, bool]]:
     for seed, notes in zip(scenes, found, strict=True):
         things = list(draw_scene(seed, WORLD).objects)
         for note in sorted(notes.regions, key=lambda note: -note.score):
-            overlaps = [box_overlaps([note.box], [t.box])[0, 0] if t.kind == note.label else 0 for t in things]
+            overlaps = [box_iou([note.box], [t.box])[0, 0] if t.kind == note.label else 0 for t in things]
             hit = bool(overlaps) and max(overlaps) >= 0.5
             rows.append((note.score, hit))
             if hit:

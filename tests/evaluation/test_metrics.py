@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from openflorence.contract.overlaps import box_iou
 from openflorence.contract.shapes import Box, Point
 from openflorence.errors import BadConfig
 from openflorence.evaluation.metrics import (
@@ -12,7 +13,6 @@ from openflorence.evaluation.metrics import (
     Parts,
     anls,
     box_covered,
-    box_iou,
     common_length,
     edit_distance,
     edit_similarity,
