@@ -1,4 +1,6 @@
-"""The command line: one short function per command. Data goes to standard output, everything else to standard error.
+"""The command line: one short function per command, groups of them in commands/.
+
+Data goes to standard output, everything else to standard error.
 
 The exit code is 0 only when every input was answered, 1 when some were not, 2 for a mistake in the command itself and
 130 when it was stopped.
@@ -8,8 +10,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib import import_module, metadata
 from itertools import islice, repeat
@@ -20,23 +21,30 @@ from typing import Annotated, Any, NamedTuple, cast, get_args
 
 import torch
 import typer
-from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from openflorence import __version__
+from openflorence.commands.engine import app as engine_app
+from openflorence.commands.terminal import (
+    DTYPES,
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    device_of,
+    devices,
+    notes,
+    one_line,
+    one_of,
+    progress_bar,
+    shorten,
+)
 from openflorence.contract.prompts import input_of
 from openflorence.contract.regions import Answer, Box
 from openflorence.contract.tasks import Task, find_task
 from openflorence.data.album import write_scenes
-from openflorence.data.store import Store
 from openflorence.data.world import WorldConfig
-from openflorence.engine.plan import DEFAULT_PLAN, read_plan, run_round, with_model
-from openflorence.engine.runners import RUNNERS, Runner, RunSettings
-from openflorence.engine.schedule import Progress
-from openflorence.engine.stats import as_markdown as stats_table
-from openflorence.engine.stats import measure as measure_store
 from openflorence.errors import BadConfig, BadPrompt, OpenFlorenceError
 from openflorence.evaluation.benchmarks import BENCHMARKS
 from openflorence.evaluation.runs import CalibrationPlan, Machine, Plan
@@ -66,20 +74,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-engine_app = typer.Typer(
-    help="Label images, round after round, in a store.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(engine_app, name="engine")
-# Plain words: a path or an answer may hold what rich would read as a colour or as the name of a picture.
-notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="Folder or hub id of a checkpoint; the embedded nano if left out.")
-]
-AdapterOption = Annotated[str | None, typer.Option(help="Folder of an adapter to merge into the checkpoint.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, ...")]
-DtypeOption = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def main() -> None:
@@ -89,7 +84,7 @@ def main() -> None:
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except OpenFlorenceError as error:
-        notes.print(_one_line(f"{type(error).__name__}: {error}"))
+        notes.print(one_line(f"{type(error).__name__}: {error}"))
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
@@ -97,12 +92,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:  # a folder that cannot be written, a full disk
-        notes.print(_one_line(str(error)))
+        notes.print(one_line(str(error)))
         code = 2
     except Exception as error:  # typer's own usage errors; their class moved between its versions
         if not hasattr(error, "format_message"):
             raise
-        notes.print(_one_line(error.format_message()))
+        notes.print(one_line(error.format_message()))
         code = 2
     if code == 130:
         notes.print("stopped")
@@ -149,7 +144,7 @@ def run(
     questions = _questions(tasks, text, box)
     if resume and out is None:
         raise BadConfig("--resume needs --out: the folder whose answers.jsonl says what is done")
-    how = cast(Decoding, _one_of("--decoding", decoding, ("default", "published")))
+    how = cast(Decoding, one_of("--decoding", decoding, ("default", "published")))
     options = AskOptions(
         decoding=how,
         beams=beams,
@@ -157,12 +152,12 @@ def run(
         grammar=grammar,
         labels=None if labels is None else tuple(label.strip() for label in labels.split(",")),
         max_regions=max_regions,
-        coordinates=cast(Coordinates, _one_of("--coordinates", coordinates, get_args(Coordinates))),
+        coordinates=cast(Coordinates, one_of("--coordinates", coordinates, get_args(Coordinates))),
         min_presence=min_presence,
-        more=cast(More, _one_of("--more", more, get_args(More))),
+        more=cast(More, one_of("--more", more, get_args(More))),
         tiles=_parse_tiles(tiles),
     )
-    number = DTYPES[_one_of("--dtype", dtype, tuple(DTYPES))]
+    number = DTYPES[one_of("--dtype", dtype, tuple(DTYPES))]
     names = expand(images)
     asked = [Asked(name, *question, region) for name in names for question in questions]
     done = answered(out) if resume and out else set()
@@ -171,10 +166,10 @@ def run(
         notes.print(f"{len(asked) - len(todo)} of {len(asked)} answered before")
     if not todo:
         return 0
-    florence = load(model, adapter=adapter, device=_device(device), dtype=number)
+    florence = load(model, adapter=adapter, device=device_of(device), dtype=number)
     sink = Sink(asked, todo, out, as_json)
     # Where answers scroll by, they are the progress.
-    with _progress("answers", len(todo), len(todo) > 1 and not sys.stdout.isatty()) as advance:
+    with progress_bar("answers", len(todo), len(todo) > 1 and not sys.stdout.isatty()) as advance:
         for one, result, seconds in _timed(florence, todo, box, options, batch):
             sink.take(one, result, seconds)
             advance()
@@ -261,7 +256,7 @@ class Sink:
         elif isinstance(result, Answer):
             print("\n".join(_lines(self._head(asked), result)), flush=True)
         else:
-            notes.print(_one_line(f"{type(result).__name__}: {result}"))
+            notes.print(one_line(f"{type(result).__name__}: {result}"))
 
     def _head(self, asked: Asked) -> str:
         words = [asked.image] * self.with_image + [asked.task.name] * self.with_task
@@ -310,10 +305,10 @@ def demo(
                 save_png(answer.draw(), out / f"{picture.stem}-{task}.png")
                 nothing = "nothing" if answer.task.form == "text" else f"{len(answer.regions)} regions"
                 said = answer.text.replace("\n", " / ") or nothing
-                table.add_row(picture.stem, task, _short(answer.input), _short(said), f"{seconds:.2f}")
+                table.add_row(picture.stem, task, shorten(answer.input), shorten(said), f"{seconds:.2f}")
             else:
                 failed += 1
-                table.add_row(picture.stem, task, "", _short(str(answer)), f"{seconds:.2f}")
+                table.add_row(picture.stem, task, "", shorten(str(answer)), f"{seconds:.2f}")
     width = None if sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)
     notes.print(f"annotated pictures: {out}/")
@@ -351,7 +346,7 @@ def draw(
     side: Annotated[int, typer.Option(help="Short side in pixels.")] = 384,
 ) -> None:
     """Draw seeded scenes with the exact truth of every task."""
-    with _progress("scenes", number, True) as advance:
+    with progress_bar("scenes", number, True) as advance:
         truth = write_scenes(number, folder, seed, WorldConfig(side_px=side), advance)
     notes.print(f"{number} scenes in {folder}, their truth in {truth}")
 
@@ -364,44 +359,10 @@ def convert(
     dtype: Annotated[str | None, typer.Option(help="Number type to store; as in the source if left out.")] = None,
 ) -> None:
     """Write a checkpoint in another layout, bit for bit."""
-    wanted = cast(Layout, _one_of("--layout", layout, get_args(Layout)))
-    stored = None if dtype is None else DTYPES[_one_of("--dtype", dtype, tuple(DTYPES))]
+    wanted = cast(Layout, one_of("--layout", layout, get_args(Layout)))
+    stored = None if dtype is None else DTYPES[one_of("--dtype", dtype, tuple(DTYPES))]
     convert_checkpoint(resolve(source), target, wanted, stored)
     notes.print(f"{target}: {wanted} layout")
-
-
-@engine_app.command("run")
-def engine_run(
-    source: Annotated[str, typer.Argument(help="A folder, glob, list of URLs (.txt), Parquet file or WebDataset tar.")],
-    folder: Annotated[Path, typer.Argument(help="The store; made if there is none, gone on with if there is.")],
-    plan: Annotated[Path | None, typer.Option(help="A plan.toml; text is read offline if left out.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A checkpoint of ours that annotates too.")] = None,
-    runner: Annotated[str, typer.Option(help="inline, processes or ray.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")] = None,
-) -> None:
-    """Take images into a store, annotate, fuse and filter, and publish the round; may be stopped and run again."""
-    chosen = DEFAULT_PLAN if plan is None else read_plan(plan)
-    chosen = chosen if model is None else with_model(chosen, model)
-    settings = RunSettings(runner=cast(Runner, _one_of("--runner", runner, RUNNERS)), workers=workers)
-    with _progress("images taken in", None, True) as advance:
-        done = run_round(source, folder, chosen, settings, tell=_tell_progress, advance=advance)
-    took = done.ingested
-    notes.print(f"{took.stored} images new, {took.known} known, {took.duplicates} copies, {took.failed} unreadable")
-    print(stats_table(measure_store(Store.open(folder), done.round.number)))
-
-
-def _tell_progress(progress: Progress) -> None:
-    left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
-    notes.print(f"{progress.done} of {progress.total} units, {progress.rows_per_s:.1f} rows/s{left}")
-
-
-@engine_app.command("stats")
-def engine_stats(
-    folder: Annotated[Path, typer.Argument(help="A store.")],
-    number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
-) -> None:
-    """Count what a round of a store holds."""
-    print(stats_table(measure_store(Store.open(folder), number)))
 
 
 @app.command()
@@ -411,7 +372,7 @@ def train(
 ) -> None:
     """Run a recipe, or go on with one that was stopped."""
     known = sorted(module.name for module in iter_modules(import_module("recipes").__path__))
-    module = import_module(f"recipes.{_one_of('recipe', recipe, known)}")
+    module = import_module(f"recipes.{one_of('recipe', recipe, known)}")
     settings = module.Settings(**parse_settings(module.Settings, sets or []))
     first = is_first()  # several processes of one run: one speaks
     checkpoint = module.run(settings, notes.print if first else lambda line: None)
@@ -442,7 +403,7 @@ def evaluate(
     dtype: DtypeOption = "float32",
 ) -> None:
     """Score a checkpoint on data that it was not trained on; stopped and started again, it goes on."""
-    number, place = DTYPES[_one_of("--dtype", dtype, tuple(DTYPES))], _device(device)
+    number, place = DTYPES[one_of("--dtype", dtype, tuple(DTYPES))], device_of(device)
     name = " with ".join(filter(None, (model or (answers.name if answers else "nano"), adapter)))
     plan = Plan(
         benchmark,
@@ -461,7 +422,7 @@ def evaluate(
     )
     machine = Machine(
         load=lambda: load(model, adapter=adapter, device=place, dtype=number),
-        progress=lambda unit, total: _progress(unit, total, True),
+        progress=lambda unit, total: progress_bar(unit, total, True),
         note=notes.print,
     )
     print(evaluate_plan(plan, machine))
@@ -480,11 +441,11 @@ def calibrate(
     device: DeviceOption = "cpu",
 ) -> None:
     """Fit what the scores of a checkpoint are worth, and keep it beside the weights."""
-    how, place = cast(Method, _one_of("--method", method, METHODS)), _device(device)
+    how, place = cast(Method, one_of("--method", method, METHODS)), device_of(device)
     plan = CalibrationPlan(data, model, date.today().isoformat(), how, split, limit, seed, out, page)
     machine = Machine(
         load=lambda: load(model, device=place),
-        progress=lambda unit, total: _progress(unit, total, True),
+        progress=lambda unit, total: progress_bar(unit, total, True),
         note=notes.print,
     )
     print(calibrate_plan(plan, machine))
@@ -497,7 +458,7 @@ def doctor(
 ) -> int:
     """Explain the environment, and a checkpoint that does not fit."""
     print(f"openflorence {__version__}, Python {python_version()}, {platform()}")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, devices: {', '.join(_devices())}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, devices: {', '.join(devices())}")
     for name in ("numpy", "pillow", "tokenizers", "safetensors", "huggingface_hub", "supervision", "transformers"):
         print(f"{name} {_version(name)}")
     lines: list[str] = []
@@ -515,10 +476,7 @@ def doctor(
 # ---- what the commands share
 
 
-def _devices() -> list[str]:
-    names = ["cpu"]
-    names += [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
-    return names + (["mps"] if torch.backends.mps.is_available() else [])
+# ---- small things
 
 
 def _version(name: str) -> str:
@@ -528,23 +486,6 @@ def _version(name: str) -> str:
         return "not installed (only tests and benchmarks use it)" if name == "transformers" else "MISSING"
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadConfig(f"--device {name} cannot be used here: {first}; there are {', '.join(_devices())}") from error
-    return device
-
-
-def _one_of(what: str, seen: str, allowed: Iterable[str]) -> str:
-    choices = list(allowed)
-    if seen not in choices:
-        raise BadConfig(f"{what} is {seen!r}; allowed: {', '.join(choices)}")
-    return seen
-
-
 def _parse_region(words: str | None) -> Box | None:
     if words is None:
         return None
@@ -552,38 +493,6 @@ def _parse_region(words: str | None) -> Box | None:
         return Box(*(float(word) for word in words.split(",")))
     except (TypeError, ValueError) as error:
         raise BadPrompt(f"--region is {words!r}; give four numbers in pixels: x0,y0,x1,y1") from error
-
-
-@contextmanager
-def _progress(unit: str, total: int | None, shown: bool) -> Iterator[Any]:
-    """A bar on standard error with rate and time left; silent when that is not a terminal."""
-    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with bars.Progress(
-        *columns,
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=notes,
-        transient=True,
-        disable=not shown or not notes.is_terminal,
-        redirect_stdout=False,  # otherwise what is printed meanwhile would go to standard error with the bar
-    ) as progress:
-        bar = progress.add_task(unit, total=total, rate="")
-        start = time.perf_counter()
-
-        def advance() -> None:
-            done = progress.tasks[0].completed + 1
-            rate = done / max(time.perf_counter() - start, 1e-9)
-            progress.update(bar, advance=1, rate=f"{rate:.1f}/s")
-
-        yield advance
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _short(words: str | None, most: int = 60) -> str:
-    return "" if words is None else (words if len(words) <= most else f"{words[: most - 1]}…")
 
 
 if __name__ == "__main__":

@@ -3,16 +3,12 @@
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
 
 import pytest
 from answering import REGION, drawn_picture
@@ -22,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from openflorence import cli
+from openflorence.commands import terminal
 from openflorence.contract.tasks import TASKS
 from openflorence.model.predict import AskOptions, load
 from recipes import nano
@@ -29,35 +26,6 @@ from recipes import nano
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ["image", "width", "height", "task", "input", "text", "score", "truncated", "cut", "regions", "seconds"]
 ERROR_KEYS = ["image", "error", "message"]
-
-
-class Called(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict]:
-        """Standard output, all of it JSON."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@pytest.fixture
-def call(monkeypatch, capfd):
-    """Run the command line in this process."""
-
-    def run(*words: object) -> Called:
-        monkeypatch.setattr(sys, "argv", ["openflorence", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Called(left.value.code, out, err)
-
-    return run
 
 
 @pytest.fixture
@@ -173,7 +141,7 @@ def test_options_reach_the_search(call, folder, answering_folder):
 
 def test_the_bar_does_not_swallow_the_data(ask, folder, monkeypatch):
     screen = io.StringIO()
-    monkeypatch.setattr(cli, "notes", Console(file=screen, force_terminal=True, markup=False))
+    monkeypatch.setattr(terminal, "notes", Console(file=screen, force_terminal=True, markup=False))
     done = ask(folder, "-t", "caption", "--json")  # answers to a file, the bar to a terminal
     assert len(done.rows) == 3
     assert "answers" in screen.getvalue()
@@ -543,53 +511,6 @@ def test_a_mistake_in_a_recipe_is_one_line(call, words, message):
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert done.err.count("\n") == 1
-
-
-# ---- real processes
-
-
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "openflorence.cli", *map(str, words)]
-
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def test_a_reader_that_has_seen_enough_is_no_error_message(folder, answering_folder):
-    words = command("run", *[folder / "a.png"], folder, "-t", "caption", "-m", answering_folder, "--json", "--batch", 1)
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, cwd=folder
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert list(json.loads(process.stdout.readline())) == KEYS
-        process.stdout.close()  # as `| head -1` does
-        assert process.stderr.read() == b""
-    assert process.returncode in (0, 1)  # 0 if all was written before the reader left
-
-
-def test_ctrl_c_stops_at_once_and_keeps_what_was_done(folder, answering_folder, tmp_path):
-    for seed in range(400):  # far more than is answered before the signal
-        os.link(folder / "a.png", folder / f"more{seed:03}.png")
-    out = tmp_path / "out"
-    words = command("run", folder, "-t", "caption", "-m", answering_folder, "--json", "--out", out, "--batch", 1)
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, cwd=folder
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, b"stopped\n")
-    assert 1 <= len(answered(out)) < 400
-    assert not list(out.glob(".*"))
-
-
-def test_a_mistake_in_a_real_process_is_one_line():
-    done = subprocess.run(
-        command("run", "a.png", "-t", "detekt"), capture_output=True, text=True, env=ENVIRONMENT, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
 def test_labels_tiles_and_presence_reach_the_answer(ask, folder):

@@ -44,6 +44,7 @@ HOUSE = {
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",
+    "commands": "terminal engine",
     "cli": "",
 }
 STRANGERS = {"engine", "training", "evaluation", "serving", "export"}  # do not import one another
@@ -94,7 +95,7 @@ class Source:
 
     @property
     def in_cli(self) -> bool:
-        return self.path == "openflorence/cli.py" or self.path.startswith("openflorence/cli/")
+        return self.path == "openflorence/cli.py" or self.path.startswith("openflorence/commands/")
 
 
 @dataclass(frozen=True)

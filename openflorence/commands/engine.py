@@ -1,0 +1,50 @@
+"""openflorence engine ...: images labelled, round after round, in a store."""
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from openflorence.commands.terminal import notes, one_of, progress_bar
+from openflorence.data.store import Store
+from openflorence.engine.plan import DEFAULT_PLAN, read_plan, run_round, with_model
+from openflorence.engine.runners import RUNNERS, Runner, RunSettings
+from openflorence.engine.schedule import Progress
+from openflorence.engine.stats import as_markdown as stats_table
+from openflorence.engine.stats import measure as measure_store
+
+app = typer.Typer(help="Label images, round after round, in a store.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("run")
+def run(
+    source: Annotated[str, typer.Argument(help="A folder, glob, list of URLs (.txt), Parquet file or WebDataset tar.")],
+    folder: Annotated[Path, typer.Argument(help="The store; made if there is none, gone on with if there is.")],
+    plan: Annotated[Path | None, typer.Option(help="A plan.toml; text is read offline if left out.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A checkpoint of ours that annotates too.")] = None,
+    runner: Annotated[str, typer.Option(help="inline, processes or ray.")] = "inline",
+    workers: Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")] = None,
+) -> None:
+    """Take images into a store, annotate, fuse and filter, and publish the round; may be stopped and run again."""
+    chosen = DEFAULT_PLAN if plan is None else read_plan(plan)
+    chosen = chosen if model is None else with_model(chosen, model)
+    settings = RunSettings(runner=cast(Runner, one_of("--runner", runner, RUNNERS)), workers=workers)
+    with progress_bar("images taken in", None, True) as advance:
+        done = run_round(source, folder, chosen, settings, tell=_tell_progress, advance=advance)
+    took = done.ingested
+    notes.print(f"{took.stored} images new, {took.known} known, {took.duplicates} copies, {took.failed} unreadable")
+    print(stats_table(measure_store(Store.open(folder), done.round.number)))
+
+
+def _tell_progress(progress: Progress) -> None:
+    left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+    notes.print(f"{progress.done} of {progress.total} units, {progress.rows_per_s:.1f} rows/s{left}")
+
+
+@app.command("stats")
+def stats(
+    folder: Annotated[Path, typer.Argument(help="A store.")],
+    number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
+) -> None:
+    """Count what a round of a store holds."""
+    print(stats_table(measure_store(Store.open(folder), number)))
