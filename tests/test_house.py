@@ -34,13 +34,14 @@ HOUSE = {
     "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats notes store_rows "
     "store_files store_corpus store_ingest store_layers store_rounds store_records store_diff store_sql store order "
     "prefixes targets budget wording augment mixture",
+    "pages": "look pieces charts pictures",
     "engine": "stages jobs trail work schedule driver process_crew ray_crew runners lexicon syntax parse duplicates "
     "overlaps filters agree judge votes fuse server language specialists network pipelines endpoints "
     "compose annotate inputs plan refine stats export",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
     "scoring heldout drawn absent transcript official official_regions marking marking_regions benchmarks "
-    "drawn_file paper compare charts look pages gallery report calibrate runs",
+    "drawn_file paper compare reliability gallery report calibrate runs",
     "serving": "",
     "export": "",
     "experiments": "settings pretrain finetune",

@@ -25,17 +25,17 @@ from openflorence.contract.tasks import FREE_TEXT, TASKS, Task
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig, OpenFlorenceError
 from openflorence.evaluation import heldout
-from openflorence.evaluation.charts import reliability
 from openflorence.evaluation.drawn import WORLD, Drawn, pose_world, world_tasks
 from openflorence.evaluation.figures import Answerer, percent, table
 from openflorence.evaluation.metrics import mask_parts, match, quad_iou, rasterise, ratio
-from openflorence.evaluation.pages import Facts, Heading, Page, Words
 from openflorence.evaluation.places import LEAST, alike, bounds
 from openflorence.evaluation.reading import words_to_judge
+from openflorence.evaluation.reliability import reliability
 from openflorence.evaluation.report import reliability_pieces
 from openflorence.evaluation.scoring import score as score_drawn
 from openflorence.model.calibration import Calibration, Curve, Fit, Method
 from openflorence.model.predict import DEFAULT_OPTIONS, AskOptions, Florence, Request
+from openflorence.pages.pieces import Facts, Heading, Page, Words
 
 FEWEST = 50  # scores; a curve of fewer says more about these images than about the network
 TEXTS = ("classify_region", "read_region", "answer")  # their answers are right or wrong; captions are neither

@@ -3,28 +3,20 @@
 What is true and what was said are drawn side by side, small enough for a page that holds all its pictures.
 """
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from openflorence.contract.drawing import draw
-from openflorence.contract.regions import Answer, Box, Point, Region
+from openflorence.contract.regions import Answer
 from openflorence.errors import OpenFlorenceError
 from openflorence.evaluation.compare import Apart, Comparison
 from openflorence.evaluation.figures import percent
-from openflorence.evaluation.pages import Card, Gallery, Heading, Piece, Shot, Words, called
 from openflorence.evaluation.results import Exhibit, Results
+from openflorence.pages.pictures import cut, data_uri, draw_small
+from openflorence.pages.pieces import Card, Gallery, Heading, Piece, Shot, Words, called
 
-SIDE_PX = 480  # longest side of a picture on the page
 QUESTIONS = 3  # of one image that are shown
-LABEL_LETTERS = 60  # of one label that are drawn
-LETTER_PX = 17  # so that three pictures abreast, or one on a phone, can still be read
-QUALITY = 85  # of JPEG
 
 
 def worst_and_best(results: Results, most: int) -> list[Piece]:
@@ -125,7 +117,7 @@ def _asked(asked: Sequence[tuple[Exhibit, Sides]], same: bool) -> tuple[list[Sho
             lines.append(("asked", exhibit.question))
         if task.form != "text":
             # The labels that are true have the same colours in all pictures of a question.
-            labels = [_cut(region.label) for region in exhibit.true.regions]
+            labels = [cut(region.label) for region in exhibit.true.regions]
             for side, answer in sides:
                 shots.append(_shot(exhibit, answer, f"{side}: {_count(answer)}{_flaws(answer)}", labels))
             continue
@@ -156,47 +148,7 @@ def _shot(exhibit: Exhibit, answer: Answer, caption: str, labels: Sequence[str] 
     """Draw one answer; a picture that cannot be opened or drawn on is said, and the page goes on."""
     try:
         picture = exhibit.picture()
-        drawn = draw(_small(answer, picture), LETTER_PX, labels)
+        drawn = draw_small(answer, picture, labels)
     except (OSError, OpenFlorenceError) as error:
         return Shot(caption, "", f"The picture cannot be shown: {error}")
     return Shot(caption, data_uri(drawn))
-
-
-def _small(answer: Answer, picture: Image.Image) -> Answer:
-    """The answer on a picture that fits the page, its regions moved along, its labels short enough to be read."""
-    factor = min(1.0, SIDE_PX / max(picture.size))
-    regions = tuple(replace(region, label=_cut(region.label)) for region in answer.regions)
-    if factor == 1.0 or picture.size != tuple(answer.image_wh):  # another size is for draw to refuse
-        return replace(answer, regions=regions, image=picture)
-    wh = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    scale = (wh[0] / picture.width, wh[1] / picture.height)
-    small = picture.convert("RGB").resize(wh, Image.Resampling.LANCZOS)
-    return replace(answer, image_wh=wh, regions=tuple(_moved(region, scale) for region in regions), image=small)
-
-
-def _moved(region: Region, scale: tuple[float, float]) -> Region:
-    def points(ring: Iterable[Point]) -> tuple[Point, ...]:
-        return tuple(Point(x * scale[0], y * scale[1]) for x, y in ring)
-
-    box = region.box and Box(*(value * scale[i % 2] for i, value in enumerate(region.box)))
-    quad: Any = region.quad and points(region.quad)
-    return replace(region, box=box, quad=quad, polygons=tuple(points(ring) for ring in region.polygons))
-
-
-def _cut(label: str) -> str:
-    return label if len(label) <= LABEL_LETTERS else f"{label[:LABEL_LETTERS].rstrip()}…"
-
-
-def data_uri(picture: Image.Image) -> str:
-    """Give a picture as a data URI, as PNG or JPEG, whichever is smaller.
-
-    returns   as PNG what was drawn, with its edges as they are; photographs as JPEG without the halving of colours that
-              blurs thin lines.
-    """
-    files = {}
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": QUALITY, "subsampling": 0})):
-        buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, kind, **options)
-        files[kind] = buffer.getvalue()
-    kind = min(files, key=lambda kind: len(files[kind]))
-    return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode()}"

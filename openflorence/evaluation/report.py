@@ -14,12 +14,23 @@ from numpy.typing import NDArray
 
 from openflorence.data.problems import write_text
 from openflorence.errors import BadConfig
-from openflorence.evaluation.charts import ends_of, interval_svg, others_svg, reliability, reliability_svg
 from openflorence.evaluation.compare import Comparison, signed, span
 from openflorence.evaluation.figures import percent
 from openflorence.evaluation.gallery import furthest_apart, worst_and_best
 from openflorence.evaluation.metrics import Figure
-from openflorence.evaluation.pages import (
+from openflorence.evaluation.paper import (
+    DEFINITIONS,
+    DOUBTS,
+    OPEN_PROTOCOLS,
+    PAPER_TABLES,
+    PaperRow,
+    PaperTable,
+    number,
+)
+from openflorence.evaluation.reliability import reliability, reliability_svg
+from openflorence.evaluation.results import Measured, Results
+from openflorence.pages.charts import ends_of, interval_svg, others_svg
+from openflorence.pages.pieces import (
     NONE,
     Cell,
     Chart,
@@ -33,16 +44,6 @@ from openflorence.evaluation.pages import (
     as_markdown,
     called,
 )
-from openflorence.evaluation.paper import (
-    DEFINITIONS,
-    DOUBTS,
-    OPEN_PROTOCOLS,
-    PAPER_TABLES,
-    PaperRow,
-    PaperTable,
-    number,
-)
-from openflorence.evaluation.results import Measured, Results
 
 
 def write_pages(

@@ -28,13 +28,13 @@ from openflorence.evaluation.drawn import WORLD, WorldScores, as_markdown, as_ro
 from openflorence.evaluation.drawn_file import Scenes, ask_world, score_world
 from openflorence.evaluation.figures import Answerer, percent, plain_figure, table, write_report
 from openflorence.evaluation.heldout import evaluate_records, open_part
-from openflorence.evaluation.pages import as_html
 from openflorence.evaluation.report import write_pages
 from openflorence.evaluation.results import Results
 from openflorence.model.calibration import FILE as CALIBRATION_FILE
 from openflorence.model.calibration import Method, write_calibration
 from openflorence.model.hub import resolve
 from openflorence.model.predict import AskOptions
+from openflorence.pages.pieces import as_html
 
 SCENES = 500  # of the drawn world unless limited
 CALIBRATION_SCENES = 1000  # the same, to fit a calibration

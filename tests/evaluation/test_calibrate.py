@@ -37,8 +37,8 @@ from openflorence.evaluation.calibrate import (
     uncalibrated,
     world_pairs,
 )
-from openflorence.evaluation.charts import reliability
 from openflorence.evaluation.detection import average_precision
+from openflorence.evaluation.reliability import reliability
 from openflorence.evaluation.runs import CalibrationPlan, Machine, calibrate
 from openflorence.model.calibration import Calibration, Curve, Fit, read_calibration
 from openflorence.model.checkpoint import load_checkpoint

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from openflorence.evaluation.look import SCRIPT, STYLE
+from openflorence.pages.look import SCRIPT, STYLE
 
 LONGEST = 1000  # letters of a text that are shown
 NONE = "–"  # in a cell without a value
