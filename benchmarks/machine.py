@@ -24,13 +24,15 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def peak_of_process_mb() -> float:
-    """Largest resident size of this process so far, in MB."""
+def peak_of_process_mb(process: int | None = None) -> float:
+    """Largest resident size of a process so far, in MB; of this one for None."""
     # Not ru_maxrss where there is a choice: Linux lets a child inherit the peak of the process that started it.
-    status = Path("/proc/self/status")
+    status = Path(f"/proc/{process or 'self'}/status")
     for line in status.read_text().splitlines() if status.is_file() else ():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
+    if process is not None:
+        return 0.0  # it is gone, or this system does not tell
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -199,7 +199,7 @@ PER_UNIT = 6
         pytest.param("inline", "real", 20, 300, marks=pytest.mark.slow),
         pytest.param("processes", "plain", 20, 900, marks=pytest.mark.slow),
         pytest.param("processes", "real", 20, 900, marks=pytest.mark.long),
-        pytest.param("ray", "real", 5, 300, marks=pytest.mark.long),
+        pytest.param("ray", "real", 20, 900, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
 )
 def test_killed_at_random_and_resumed_it_leaves_the_same_store(tmp_path, runner, kind, kills, size):
