@@ -6,7 +6,7 @@ Source: the data format page of COCO (cocodataset.org) and pycocotools. One file
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -309,38 +309,69 @@ def _is_key(value: Any) -> bool:
 # ---- writing
 
 
-def write_coco(records: Iterable[Record], path: Path) -> Path:
+def write_coco(records: Iterable[Record], path: Path, labels: Sequence[str] | None = None) -> Path:
     """Write objects and captions as one COCO file; ids count from 1, categories by the alphabet.
 
     What COCO has no place for is left out: texts longer than brief, regions without label, quads, words, expressions,
     groundings, questions, pairs. A region without box gets the box around its points.
 
+    records   gone through twice, or three times without `labels`, so that none need be kept; those of an iterator,
+              which can be gone through once, are.
+    labels    the categories in the order of their ids, where several files are to agree on them; None for those of
+              these records.
     returns   the path.
-    raises    BadRecord when a coordinate is not finite.
+    raises    BadRecord when a coordinate is not finite, or a label is not in `labels`.
     promise   read_coco gives the records back, up to what is left out and, where x + width is not exact in 64 bits,
               the last bit of an edge.
     """
-    kept = list(records)
-    labels = sorted({region.label for record in kept for region in record.regions} - {""})
+    again = list(records) if isinstance(records, Iterator) else records
+    if labels is None:
+        labels = sorted({region.label for record in again for region in record.regions} - {""})
     numbers = {label: number for number, label in enumerate(labels, start=1)}
-    objects = bool(labels) or any("objects" in record.whole for record in kept)
-    images: list[Row] = []
-    rows: list[dict[str, Any]] = []
-    for number, record in enumerate(kept, start=1):
-        width, height = record.image_wh
-        images.append({"id": number, "file_name": record.image, "width": width, "height": height})
-        mine = [_region_row(region, numbers) for region in record.regions if region.label and region.bounds]
-        # pycocotools asks every annotation for a category as soon as a file has categories.
-        extra = {"category_id": _NO_CATEGORY} if objects else {}
-        mine += [{"caption": note.text} | extra for note in record.texts if note.level == "brief"]
-        rows += [{"id": len(rows) + place, "image_id": number} | row for place, row in enumerate(mine, start=1)]
-    data: dict[str, Any] = {"images": images, "annotations": rows}
-    if objects:
-        data["categories"] = [{"id": number, "name": label} for label, number in numbers.items()]
+    objects = bool(labels) or any("objects" in record.whole for record in again)
+    categories = [{"id": number, "name": label} for label, number in numbers.items()]
+
+    def lines() -> Iterator[str]:
+        yield '{"images": ['
+        yield from _listed(_image_row(record, number) for number, record in enumerate(again, start=1))
+        yield '], "annotations": ['
+        yield from _listed(_annotation_rows(again, numbers, objects))
+        yield f'], "categories": {json.dumps(categories, ensure_ascii=False)}}}' if objects else "]}"
+
     try:
-        return write_lines([json.dumps(data, ensure_ascii=False, allow_nan=False)], path)
+        return write_lines(lines(), path)
     except ValueError as error:
         raise BadRecord(f"{path} was not written: a coordinate is not finite; clean the records first") from error
+
+
+def _listed(rows: Iterable[Row]) -> Iterator[str]:
+    """A line for each entry of a list; each comma waits until there is another."""
+    waiting = ""
+    for row in rows:
+        if waiting:
+            yield f"{waiting},"
+        waiting = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    if waiting:
+        yield waiting
+
+
+def _image_row(record: Record, number: int) -> Row:
+    return {"id": number, "file_name": record.image, "width": record.image_wh[0], "height": record.image_wh[1]}
+
+
+def _annotation_rows(records: Iterable[Record], numbers: Mapping[str, int], objects: bool) -> Iterator[Row]:
+    # pycocotools asks every annotation for a category as soon as a file has categories.
+    extra = {"category_id": _NO_CATEGORY} if objects else {}
+    key = 0
+    for number, record in enumerate(records, start=1):
+        strange = sorted({region.label for region in record.regions} - {"", *numbers})
+        if strange:
+            raise BadRecord(f"{record.image}: the label {strange[0]!r} is none of {', '.join(numbers)}")
+        mine = [_region_row(region, numbers) for region in record.regions if region.label and region.bounds]
+        mine += [{"caption": note.text} | extra for note in record.texts if note.level == "brief"]
+        for row in mine:
+            key += 1
+            yield {"id": key, "image_id": number} | row
 
 
 def _region_row(region: RegionNote, numbers: Mapping[str, int]) -> dict[str, Any]:

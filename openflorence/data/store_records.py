@@ -30,11 +30,11 @@ class StoredRecords(Sequence[Record]):
     tries.
     """
 
-    def __init__(self, folder: Path, tag: str, column: str, rows: range | None = None) -> None:
+    def __init__(self, folder: Path, tag: str, column: str, rows: Sequence[int] | None = None) -> None:
         """Name the records of a round; see Store.records."""
         self.folder, self.tag, self.column = folder, tag, column
         self.corpus = Corpus(folder / CORPUS, tag)
-        self.rows = range(self.corpus.rows) if rows is None else rows
+        self.rows: Sequence[int] = range(self.corpus.rows) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -64,6 +64,22 @@ class StoredRecords(Sequence[Record]):
         if not 0 <= index < count or start < 0:
             raise BadConfig(f"shard {index} of {count} from record {start}: give 0 <= index < count, and start >= 0")
         return self[start + index :: count]
+
+    def at(self, rows: Sequence[int]) -> "StoredRecords":
+        """Give the records of these rows of the store, in this order."""
+        return StoredRecords(self.folder, self.tag, self.column, rows)
+
+    def beside(self, columns: Sequence[str], taken: int = _TAKEN) -> Iterator[tuple[int, Plain, Record]]:
+        """Give every record with the number of its row and columns of its image.
+
+        columns   of IMAGE_COLUMNS, or "image" for the file as it was, None for one that is kept by reference.
+        taken     rows read at once: with "image", so many files are in memory.
+        """
+        wanted = list(dict.fromkeys([*columns, "width", "height", self.column]))
+        for start in range(0, len(self.rows), taken):
+            rows = self.rows[start : start + taken]
+            for number, row in zip(rows, self.corpus.take(rows, wanted), strict=True):
+                yield number, row, self._record(number, row)
 
     def ids(self) -> Iterator[str]:
         """Give the image ids of the records, in order."""

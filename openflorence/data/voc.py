@@ -156,11 +156,15 @@ def write_voc(records: Iterable[Record], folder: Path, split: str) -> Path:
         if (stem := PurePosixPath(name).stem) in names:
             raise BadRecord(f"{record.image}: a second picture called {stem!r}; Pascal VOC has one folder for all")
         names[stem] = None
-        write_text(folder / "Annotations" / f"{stem}.xml", _annotation(record, name))
+        write_text(folder / "Annotations" / f"{stem}.xml", voc_annotation(record, name))
     return write_lines(names, folder / "ImageSets" / "Main" / f"{split}.txt")
 
 
-def _annotation(record: Record, name: str) -> str:
+def voc_annotation(record: Record, name: str) -> str:
+    """Give the text of the annotation file of one picture; see write_voc.
+
+    name      of the picture's file.
+    """
     tree = ElementTree.Element("annotation")
     _put(tree, "folder", "JPEGImages")
     _put(tree, "filename", name)

@@ -267,14 +267,18 @@ def write_yolo(records: Iterable[Record], folder: Path, split: str, names: Seque
         if path in written:
             raise BadRecord(f"{record.image}: a second picture with the label file {path}; give it another name")
         written.add(path)
-        write_lines(_lines(record, numbers), path)
+        write_lines(yolo_lines(record, numbers), path)
     parts = [part for part in _PARTS if part == split or (folder / "labels" / part).is_dir()]
     lines = [f"{part}: images/{part}" for part in dict.fromkeys([*parts, split])]
     lines += ["names:", *(f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(names))]
     return write_text(folder / "data.yaml", "\n".join(lines) + "\n")
 
 
-def _lines(record: Record, numbers: Mapping[str, int]) -> list[str]:
+def yolo_lines(record: Record, numbers: Mapping[str, int]) -> list[str]:
+    """Give the lines of the label file of one picture; see write_yolo.
+
+    numbers   label -> number of its class.
+    """
     width, height = record.image_wh
     kept = [region for region in record.regions if region.label and region.bounds and not region.crowd]
     outlined = all(region.polygons for region in kept)

@@ -115,6 +115,14 @@ def image_mime(data: bytes) -> str:
     return str(Image.MIME.get(_open(data).format or "", "application/octet-stream"))
 
 
+def is_turned(data: bytes) -> bool:
+    """Tell whether the pixels lie otherwise than the picture is looked at: its EXIF orientation is not 1.
+
+    raises    BadImage when it is no image that is read here.
+    """
+    return _orientation(_open(data)) in _TURN
+
+
 def to_pixels(image: Image.Image, side_px: int | tuple[int, int]) -> Float[Tensor, "3 H W"]:
     """Turn an RGB picture into what the network reads.
 
