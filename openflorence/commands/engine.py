@@ -7,11 +7,15 @@ import typer
 
 from openflorence.commands.terminal import notes, one_of, progress_bar
 from openflorence.data.store import Store
+from openflorence.engine.chosen import ExportSettings, Pictures
+from openflorence.engine.export import FORMATS
+from openflorence.engine.export import export as export_store
 from openflorence.engine.plan import DEFAULT_PLAN, read_plan, run_round, with_model
 from openflorence.engine.runners import RUNNERS, Runner, RunSettings
 from openflorence.engine.schedule import Progress
 from openflorence.engine.stats import as_markdown as stats_table
 from openflorence.engine.stats import measure as measure_store
+from openflorence.errors import BadConfig
 
 app = typer.Typer(help="Label images, round after round, in a store.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -48,3 +52,44 @@ def stats(
 ) -> None:
     """Count what a round of a store holds."""
     print(stats_table(measure_store(Store.open(folder), number)))
+
+
+@app.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(help="A store.")],
+    out: Annotated[Path, typer.Argument(help="Where to: a new or empty folder, or where this export was stopped.")],
+    to: Annotated[str, typer.Option("--to", help=f"{', '.join(FORMATS)}.")],
+    number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
+    least: Annotated[float, typer.Option("--least-score", help="Notes of a lower score stay out.")] = 0.0,
+    split: Annotated[
+        str | None, typer.Option(help="Shares of train, val, test: 0.9,0.05,0.05. As the images came if left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    images: Annotated[
+        str, typer.Option(help="copy, or reference: named where they lie (coco, jsonl, parquet).")
+    ] = "copy",
+    shard: Annotated[int, typer.Option(min=1, help="Images in a file of parquet, webdataset and hf.")] = 1000,
+) -> None:
+    """Write a round as a data set of another format; may be stopped and run again."""
+    settings = ExportSettings(
+        to=to,
+        number=number,
+        least=least,
+        shares=_shares(split),
+        seed=seed,
+        images=cast(Pictures, images),
+        shard=shard,
+    )
+    with progress_bar("images", None, True) as advance:
+        done = export_store(Store.open(folder), out, settings, advance)
+    for remark in done.remarks:
+        notes.print(remark)
+    parts = ", ".join(f"{name} {count:,}" for name, count in done.pictures.items())
+    print(f"{out}: round {done.round} as {to}, images: {parts}")
+
+
+def _shares(words: str | None) -> tuple[float, ...]:
+    try:
+        return () if words is None else tuple(float(word) for word in words.split(","))
+    except ValueError as error:
+        raise BadConfig(f"--split {words}: give shares of train, val and test, as 0.9,0.05,0.05") from error

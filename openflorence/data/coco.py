@@ -340,6 +340,8 @@ def write_coco(records: Iterable[Record], path: Path, labels: Sequence[str] | No
 
     try:
         return write_lines(lines(), path)
+    except BadRecord:
+        raise
     except ValueError as error:
         raise BadRecord(f"{path} was not written: a coordinate is not finite; clean the records first") from error
 
