@@ -21,12 +21,14 @@ from typing import Any, Literal
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit
 from openflorence.data.store_rows import Plain, arrow, whole_text
+from openflorence.data.store_seen import Kind, Seen, seen_key
 from openflorence.errors import BadConfig, BadImage
 from openflorence.model.images import image_mime, read_image
 from openflorence.model.sources import DEFAULT_LIMITS, ImageLimits, read_bytes
 
 Keep = Literal["bytes", "reference"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # a letter and a colon is a drive
+_LINES = 16  # of a log for each image of a full unit, at most
 _GROUP = 16  # units are committed when those that wait are a sixteenth of those that are there
 
 
@@ -103,7 +105,10 @@ def ingest(
     except BaseException:
         intake.commit()  # whole units can be used; the one that was filling comes again
         raise
-    intake.finish()
+    else:
+        intake.finish()
+    finally:
+        intake.seen.close()
     counts = intake.counts
     return Ingested(counts["stored"], counts["duplicate"], counts["failed"], counts["known"])
 
@@ -122,14 +127,12 @@ class _Intake:
         corpus.refresh()
         self.committed = corpus.units
         self.staged = self._staged()
-        # Sixteen bytes of a hash each; that two of a billion inputs share them is a chance of one in 10^20.
-        self.inputs: set[bytes] = set()
-        self.images: set[bytes] = set()
-        for line in read_log(folder):
-            if line["outcome"] != "failed" or not retry:
-                self.inputs |= {_short(line["uri"]), _short(line["uri"] + line["sha256"])}
-            if line["outcome"] == "stored":
-                self.images.add(_short(line["sha256"]))
+        self.known: tuple[Kind, ...] = ("input",) if retry else ("input", "failed")  # what is passed over
+        self.seen = Seen(folder / "seen.sqlite")
+        for name in self.seen.lacks(path.name for path in sorted(folder.glob("*.parquet"))):
+            for line in _read_lines(folder / name):
+                self.seen.add(_keys(line))
+            self.seen.logged(name)
 
     def _staged(self) -> list[str]:
         """The units whose log was written, and that were not committed yet."""
@@ -147,40 +150,48 @@ class _Intake:
     def counted(self, entry: ImageIn, advance: Callable[[], object]) -> ImageIn | None:
         """Pass over an input that is in a log; one with bytes only if those are the same."""
         sha256 = "" if entry.data is None else hashlib.sha256(entry.data).hexdigest()
-        if _short(whole_text(entry.uri) + sha256) in self.inputs:
+        if self.seen.has(*self._names(whole_text(entry.uri) + sha256)):
             self.counts["known"] += 1
             advance()
             return None
         return entry
 
+    def _names(self, name: str) -> list[bytes]:
+        return [seen_key(kind, name) for kind in self.known]
+
     def take(self, looked: _Looked) -> None:
         """Put a new input into the log, and its image into the unit unless its bytes are there already."""
-        keys = {_short(looked.uri), _short(looked.uri + looked.sha256)}
-        if _short(looked.uri + looked.sha256) in self.inputs:  # named twice within a few
+        if self.seen.had_lately(*self._names(looked.uri + looked.sha256)):  # named twice within a few
             self.counts["known"] += 1
             return
-        if looked.row is not None and _short(looked.sha256) not in self.images and self._is_full(looked.size_bytes):
+        is_new = looked.row is not None and not self.seen.has(seen_key("image", looked.sha256))
+        if self._is_full(looked.size_bytes if is_new else 0, is_new):
             self.close()
-        self.inputs |= keys
-        outcome = "failed" if looked.row is None else "stored"
-        if looked.row is not None:
-            if _short(looked.sha256) in self.images:
-                outcome = "duplicate"
-            else:
-                self.images.add(_short(looked.sha256))
-                self.rows.append(looked.row | {"unit": self.committed + len(self.staged)})
-                self.bytes += looked.size_bytes
+        outcome = "failed" if looked.row is None else "stored" if is_new else "duplicate"
+        if looked.row is not None and is_new:
+            self.rows.append(looked.row | {"unit": self.committed + len(self.staged)})
+            self.bytes += looked.size_bytes
         self.counts[outcome] += 1
         texts = {"uri": looked.uri, "sha256": looked.sha256, "kind": looked.kind, "message": looked.message}
         self.log.append(texts | {"outcome": outcome})
+        self.seen.add(_keys(self.log[-1]))
 
-    def _is_full(self, more_bytes: int) -> bool:
-        return len(self.rows) >= self.most_images or (bool(self.rows) and self.bytes + more_bytes > self.most_bytes)
+    def _is_full(self, more_bytes: int, one_more: bool) -> bool:
+        """True when the next input needs another unit, or the log is long: of a million failures, too, few wait."""
+        if len(self.log) >= _LINES * self.most_images:
+            return True
+        full = len(self.rows) >= self.most_images or (bool(self.rows) and self.bytes + more_bytes > self.most_bytes)
+        return one_more and full
 
     def close(self) -> None:
-        """End the unit: its images to the disk, then the log that makes them count."""
+        """End the unit: its images to the disk, then the log that makes them count; without images the log alone."""
+        if not self.rows:
+            self._keep_rest()
+            return
         fragment = self.corpus.stage(self.rows)
-        write_log(self._path(self.committed + len(self.staged)), self.log, fragment)
+        path = self._path(self.committed + len(self.staged))
+        write_log(path, self.log, fragment)
+        self.seen.logged(path.name)
         self.staged.append(fragment)
         self.rows, self.log, self.bytes = [], [], 0
         if len(self.staged) * _GROUP >= self.committed:
@@ -199,8 +210,14 @@ class _Intake:
             self.close()
         self.commit()
         if self.log:
-            name = hashlib.sha256(json.dumps(self.log).encode()).hexdigest()[:12]
-            write_log(self.folder / f"rest-{name}.parquet", self.log, "")
+            self._keep_rest()
+
+    def _keep_rest(self) -> None:
+        """Log what was no new image."""
+        name = f"rest-{hashlib.sha256(json.dumps(self.log).encode()).hexdigest()[:12]}.parquet"
+        write_log(self.folder / name, self.log, "")
+        self.seen.logged(name)
+        self.log = []
 
 
 # ---- logs
@@ -221,25 +238,46 @@ def write_log(path: Path, lines: list[Plain], fragment: str) -> None:
     commit(path, lambda beside: parquet.write_table(table, beside, compression="zstd"))
 
 
-def read_log(folder: Path) -> Iterator[Plain]:
-    """Give all lines of all logs."""
-    import pyarrow.parquet as parquet
-
-    for path in sorted(folder.glob("*.parquet")):
-        with parquet.ParquetFile(path) as file:
-            yield from file.read(use_threads=False).to_pylist()
-
-
 def failures(folder: Path) -> list[Plain]:
     """Give uri, kind and message of every input that failed and was not stored later, with one reason each."""
+    import pyarrow.compute as pc
+
     found: dict[str, Plain] = {}
-    stored: set[str] = set()
-    for line in read_log(folder):
-        if line["outcome"] == "failed":
+    paths = sorted(folder.glob("*.parquet"))
+    for path in paths:
+        table = _read_table(path)
+        for line in table.filter(pc.equal(table["outcome"], "failed")).to_pylist():
             found[line["uri"]] = {name: line[name] for name in ("uri", "kind", "message")}
-        else:
-            stored.add(line["uri"])
-    return [line for uri, line in found.items() if uri not in stored]
+    if not found:
+        return []
+    wanted = arrow().array(list(found), arrow().string())
+    for path in paths:  # once more, and not in memory: nearly all were stored
+        table = _read_table(path)
+        stored = pc.and_(pc.not_equal(table["outcome"], "failed"), pc.is_in(table["uri"], value_set=wanted))
+        for line in table.filter(stored).to_pylist():
+            found.pop(line["uri"], None)
+    return list(found.values())
+
+
+def _read_lines(path: Path) -> list[Plain]:
+    lines: list[Plain] = _read_table(path).to_pylist()
+    return lines
+
+
+def _read_table(path: Path) -> Any:
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        return file.read(use_threads=False)
+
+
+def _keys(line: Plain) -> Iterator[bytes]:
+    """What a line of a log makes known: its input by name, and by name and bytes; its image if it is one."""
+    kind: Kind = "failed" if line["outcome"] == "failed" else "input"
+    yield seen_key(kind, line["uri"])
+    yield seen_key(kind, line["uri"] + line["sha256"])
+    if line["outcome"] == "stored":
+        yield seen_key("image", line["sha256"])
 
 
 # ---- one image
@@ -310,7 +348,3 @@ def _in_order(entries: Iterable[ImageIn], look: Callable[[ImageIn], _Looked], th
                 waiting.cancel()
     if not isinstance(broken, StopIteration):
         raise broken
-
-
-def _short(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
