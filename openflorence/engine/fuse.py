@@ -32,7 +32,7 @@ from openflorence.engine.votes import (
     same_place,
 )
 
-_PART = "part of "
+PART = "part of "  # how the reason of a verdict of the rule "fused" begins
 
 
 def fuse(parts: Mapping[str, Notes], rule: FuseRule, layer: str = "fuse") -> tuple[Notes, tuple[Verdict, ...]]:
@@ -55,7 +55,7 @@ def fuse(parts: Mapping[str, Notes], rule: FuseRule, layer: str = "fuse") -> tup
         for place, (note, sources) in enumerate(fused[name]):
             for source, found in sources:
                 agreed = _agreed(found, note) if name == "regions" else None
-                verdicts.append(Verdict(source, FUSED, f"{_PART}{layer}/{kind}{place}", agreed))
+                verdicts.append(Verdict(source, FUSED, f"{PART}{layer}/{kind}{place}", agreed))
     merged: dict[str, Any] = {name: tuple(note for note, _ in each) for name, each in fused.items()}
     whole = frozenset(part for notes in parts.values() for part in notes.whole)
     return Notes(**merged, whole=whole), tuple(verdicts)
@@ -66,7 +66,7 @@ def members(verdicts: Iterable[Verdict]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.rule == FUSED:
-            found[verdict.reason.removeprefix(_PART)].append(verdict.note_id)
+            found[verdict.reason.removeprefix(PART)].append(verdict.note_id)
     return {name: tuple(ids) for name, ids in found.items()}
 
 

@@ -225,10 +225,16 @@ def _outline(rings: Sequence[tuple[tuple[Polygon, ...], float]]) -> tuple[Polygo
     return majority([mask for mask, _ in rings], [weight for _, weight in rings])
 
 
+def sources_of(origin: Origin) -> frozenset[str]:
+    """Name who is behind a note: its source, of a fused one all of them; nobody where that is not known."""
+    names = origin.model.split("+") if origin.source == FUSED else [origin.source or origin.model]
+    return frozenset(names) - {""}
+
+
 def origin_of(origins: Iterable[Origin]) -> Origin:
     """Say who is behind a fused note: source "fused", the sources as its model, joined by "+"."""
     known = {origin for origin in origins if origin != UNKNOWN}
-    sources = sorted({origin.source or origin.model for origin in known})
+    sources = sorted(frozenset[str]().union(*map(sources_of, known)))
     return Origin(source=FUSED, model="+".join(sources), round=max((origin.round for origin in known), default=0))
 
 
