@@ -16,8 +16,6 @@ import torch  # noqa: E402
 from answering import write_checkpoint  # noqa: E402
 from called import Called  # noqa: E402
 
-from openflorence import cli  # noqa: E402
-
 ALONE = "PYTEST_XDIST_WORKER" not in os.environ
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2" if ALONE else "1")))
 
@@ -36,6 +34,8 @@ def answering_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def call(monkeypatch, capfd):
     """Run the command line in this process."""
+
+    from openflorence import cli  # not with this file: most tests do not need all that it imports
 
     def run(*words: object) -> Called:
         monkeypatch.setattr(sys, "argv", ["openflorence", *map(str, words)])

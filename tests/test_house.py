@@ -37,7 +37,7 @@ HOUSE = {
     "pages": "look pieces charts pictures",
     "engine": "stages jobs trail work schedule driver process_crew ray_crew runners lexicon syntax parse duplicates "
     "overlaps filters agree judge votes fuse server language specialists copies likelihood network pipelines endpoints "
-    "writing compose annotate inputs plan reconcile refine stats unsaid chosen shards export",
+    "writing compose annotate inputs plan reconcile refine tallies outcomes stats tables panels report show unsaid chosen shards export",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
     "scoring heldout drawn absent transcript official official_regions marking marking_regions benchmarks "

@@ -1,4 +1,4 @@
-"""What one stage of the data engine says about one image: notes, what a rule drops of them, and why it failed.
+"""What one stage of the data engine says about one image: notes, measures, what a rule drops, and why it failed.
 
 Notes are never deleted. A rule that drops one gives a Verdict with its reason and the value it saw, so a later run with
 another threshold brings the note back without annotating again. A note is called by layer, kind and place, as
@@ -62,6 +62,16 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What was measured of a note or of an image, for a rule to hold against its threshold."""
+
+    note_id: str  # as note_ids gives them; "" for the image as a whole
+    name: str  # "likelihood", "print"
+    value: float | None = None
+    text: str = ""  # where it is no number
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why an image has no notes."""
 
@@ -92,6 +102,7 @@ class LayerRow:
     error: Failure | None = None  # with status "failed" or "filtered"
     notes: Notes = Notes()
     verdicts: tuple[Verdict, ...] = ()
+    measures: tuple[Measure, ...] = ()
 
 
 def numbered(layer: str, notes: Notes) -> Iterator[tuple[str, Note]]:

@@ -20,7 +20,7 @@ from openflorence.contract.records import (
     TextNote,
 )
 from openflorence.contract.shapes import Box, Point, Polygon, Quad
-from openflorence.data.notes import Failure, LayerRow, Notes, Verdict
+from openflorence.data.notes import Failure, LayerRow, Measure, Notes, Verdict
 from openflorence.errors import BadConfig, BadRecord
 
 Plain = dict[str, Any]
@@ -79,8 +79,9 @@ def layer_schema() -> Any:
     place = [("layer", text), ("run_id", text), ("unit", pa.int32())]
     error = pa.struct([("kind", text), ("message", text), ("stage", text), ("attempts", pa.int32())])
     verdict = pa.struct([("note_id", text), ("rule", text), ("reason", text), ("value", pa.float64())])
+    measure = pa.struct([("note_id", text), ("name", text), ("value", pa.float64()), ("text", text)])
     row = [("image_id", text), ("status", text), ("error", error), *notes_type()]
-    return pa.schema([*place, *row, ("verdicts", pa.list_(verdict))])
+    return pa.schema([*place, *row, ("verdicts", pa.list_(verdict)), ("measures", pa.list_(measure))])
 
 
 # ---- rows
@@ -105,6 +106,7 @@ def layer_row_to_plain(row: LayerRow) -> Plain:
         },
         **notes_to_plain(row.notes),
         "verdicts": [_verdict(verdict, place) for place, verdict in enumerate(row.verdicts)],
+        "measures": [_measure(measure, place) for place, measure in enumerate(row.measures)],
     }
 
 
@@ -117,6 +119,7 @@ def layer_row_from_plain(plain: Mapping[str, Any]) -> LayerRow:
         error=None if error is None else Failure(**error),
         notes=notes_from_plain(plain),
         verdicts=tuple(Verdict(**verdict) for verdict in plain["verdicts"]),
+        measures=tuple(Measure(**measure) for measure in plain["measures"]),
     )
 
 
@@ -204,6 +207,12 @@ def _verdict(verdict: Verdict, place: int) -> Plain:
     value = None if verdict.value is None else _number(verdict.value, f"verdicts[{place}]")
     words = (verdict.note_id, verdict.rule, verdict.reason)
     return dict(zip(("note_id", "rule", "reason"), map(whole_text, words), strict=True)) | {"value": value}
+
+
+def _measure(measure: Measure, place: int) -> Plain:
+    value = None if measure.value is None else _number(measure.value, f"measures[{place}]")
+    words = (measure.note_id, measure.name, measure.text)
+    return dict(zip(("note_id", "name", "text"), map(whole_text, words), strict=True)) | {"value": value}
 
 
 def _box(box: Box, where: str) -> Plain:

@@ -7,6 +7,7 @@ texts, regions, groundings, questions, pairs
             one row a note: layer, run_id, unit, image_id, note_id, and the fields of the note
 phrases     one row a phrase of a grounding, with its text and boxes
 verdicts    layer, run_id, unit, image_id of the rule, and note_id, rule, reason, value
+measures    layer, run_id, unit, image_id, and note_id ('' of an image), name, value, text
 rounds      round, layer, run_id, gives_notes, published
 """
 
@@ -70,6 +71,10 @@ def _register(connection: Any, folder: Path, corpus: Corpus) -> None:
     connection.execute(
         f"CREATE VIEW verdicts AS SELECT {_ROW}, v.note_id, v.rule, v.reason, v.value FROM ("
         f"SELECT {_ROW}, unnest(verdicts) AS v FROM layer_rows)"
+    )
+    connection.execute(
+        f"CREATE VIEW measures AS SELECT {_ROW}, m.note_id, m.name, m.value, m.text FROM ("
+        f"SELECT {_ROW}, unnest(measures) AS m FROM layer_rows)"
     )
     rounds = [
         {"round": one.number, "layer": layer, "run_id": run, "gives_notes": layer in one.notes_from}

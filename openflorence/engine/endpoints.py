@@ -20,7 +20,7 @@ from openflorence.contract.answers import special_token
 from openflorence.contract.records import LEVELS, Level, Origin, RegionNote, TextNote
 from openflorence.contract.shapes import Box
 from openflorence.data.notes import Failure, Notes
-from openflorence.engine.server import Ledger, Server, ServerSettings, ask_many
+from openflorence.engine.server import LEDGER, Ledger, NoReply, Server, ask_many, server_settings
 from openflorence.engine.specialists import open_row
 from openflorence.engine.stages import Context, Row, Stage
 from openflorence.engine.votes import PlaceKind
@@ -33,7 +33,6 @@ UNITS: dict[Units, str] = {
     "shares": "shares of the picture's width and height, numbers from 0 to 1",
 }
 WANTS = (*LEVELS, "objects", "words")
-LEDGER = "llm.sqlite"  # in the cache folder of a run
 
 _SLACK = 0.02  # of a side: so far a box may leave the picture; it is cut there
 _LEVELS: dict[Level, str] = {
@@ -41,10 +40,6 @@ _LEVELS: dict[Level, str] = {
     "detailed": "two or three sentences that name what is there, its attributes and where it is",
     "more_detailed": "a paragraph that describes everything that can be seen",
 }
-
-
-class NoReply(RuntimeError):
-    """Raised when a server gave no usable annotation of an image; the message begins with the kind of failure."""
 
 
 class VisionServer(Stage):
@@ -70,10 +65,7 @@ class VisionServer(Stage):
         longest_px  longer side of the picture as it is sent; "pixels" are those of the picture that is sent.
         at_once     pictures that are asked about at the same time.
         """
-        try:
-            self.server = ServerSettings(**server)
-        except TypeError as error:
-            raise BadConfig(f"server={dict(server)!r}: {error}; it has the fields of ServerSettings") from error
+        self.server = server_settings(server)
         wrong = next((want for want in wants if want not in WANTS), None)
         if wrong is not None or not wants:
             raise BadConfig(f"wants has {wrong!r}; allowed, one or more: {', '.join(WANTS)}")

@@ -16,6 +16,7 @@ from openflorence.contract.records import (
     GroundingNote,
     Level,
     Origin,
+    PairNote,
     PhraseNote,
     QuestionNote,
     RegionNote,
@@ -78,6 +79,8 @@ def pool(layers: Mapping[str, Notes]) -> Pool:
     places = {TextNote: "texts", RegionNote: "regions", GroundingNote: "groundings", QuestionNote: "questions"}
     for layer, notes in layers.items():
         for name, note in numbered(layer, notes):
+            if isinstance(note, PairNote):  # a prompt and its answer, as someone wants them: there is no rule for these
+                continue
             kinds[places[type(note)]][name] = note
             if isinstance(note, GroundingNote):
                 for phrase_id, phrase in zip(phrase_ids(name, note), note.phrases, strict=True):

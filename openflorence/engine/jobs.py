@@ -3,11 +3,21 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 from openflorence.data.notes import ImageRow, LayerRow
-from openflorence.engine.stages import Factory, Resources, StageSpec, fingerprint, in_turn, make_stage, run_facts
+from openflorence.engine.stages import (
+    Factory,
+    Resources,
+    StageSpec,
+    fingerprint,
+    in_turn,
+    make_stage,
+    run_facts,
+    waited_for,
+)
 
 ATTEMPTS = 200  # at a unit, before something else than single images must be wrong
 
@@ -98,6 +108,7 @@ class Job:
     resources: Resources
     time_limit_s: float | None
     cache: Path | None = None  # as in Context
+    earlier: str = ""  # run id whose rows are taken over but for those that failed
     attempts: int = ATTEMPTS
 
     def open(self, store: Store) -> LayerRun:
@@ -111,35 +122,60 @@ def plan_jobs(
     round: int,
     given: Mapping[str, str] | None = None,
     attempts: int = ATTEMPTS,
+    retry: bool = False,
 ) -> list[Job]:
     """Make a job of every stage, each after those that it needs.
 
     round     of the data engine; 0 before the first.
     given     layers that were written by earlier runs: layer -> run id.
     attempts  at a unit before the run is ended.
+    retry     what failed in a run that is whole is done again, in a run of its own: the id with ".1", ".2", ...
     raises    BadConfig for stages that cannot be made, or do not fit together.
+    promise   without `retry` the last of such runs goes on.
     """
     runs = dict(given or {})
     opened: Store = store.make()
     stages = [make_stage(spec) for spec in specs]
+    waits = [(stage.layer, waited_for(spec, stage)) for spec, stage in zip(specs, stages, strict=True)]
     jobs = []
-    for place in in_turn(stages, runs):
+    for place in in_turn(waits, runs):
         spec, stage = specs[place], stages[place]
         facts = run_facts(spec, stage, round, runs, opened.corpus_id)
-        run_id = fingerprint(facts)
+        run_id, earlier = _last_run(opened, stage.layer, fingerprint(facts), retry)
         job = Job(
             spec=spec,
             store=store,
             layer=stage.layer,
             run_id=run_id,
             facts=facts,
-            needs={layer: runs[layer] for layer in stage.needs},
+            needs={layer: runs[layer] for layer in waits[place][1]},
             batch=spec.batch or stage.batch,
             resources=spec.resources or stage.resources,
             time_limit_s=spec.time_limit_s or stage.time_limit_s,
             cache=opened.folder / "cache",
+            earlier=earlier,
             attempts=attempts,
         )
         runs[stage.layer] = run_id
         jobs.append(job)
     return jobs
+
+
+def _last_run(store: Store, layer: str, first: str, retry: bool) -> tuple[str, str]:
+    """The run to go on with, and the one whose good rows it takes over: "r0-ab.2" after "r0-ab.1" after "r0-ab"."""
+    units = store.units()
+    last, earlier = first, ""
+    for number in count(1):
+        following = f"{first}.{number}"
+        begun = any(store.layer(layer, following).is_done(unit) for unit in units)
+        wanted = retry and store.layer(layer, last).is_sealed and _has_failed(store.layer(layer, last), units)
+        if not begun and not wanted:
+            return last, earlier
+        last, earlier = following, last
+        if not begun:
+            return last, earlier
+    raise AssertionError("count does not end")
+
+
+def _has_failed(run: LayerRun, units: Sequence[int]) -> bool:
+    return any(row.status == "failed" for unit in units for row in run.read(unit))

@@ -95,7 +95,8 @@ class Florence(Stage):
         self.options = _options(options or {})
         self._check()
         self.says = tuple(dict.fromkeys(SAYS[task] for task in self.tasks if task in SAYS))
-        self.resources = Resources(cpus=1)
+        self.labels = (*self.options.labels, *self.phrases) if self.options.labels else ()  # the only ones; () for any
+        self.resources = Resources(cpus=1, gpus=1)
         self.model = f"{model or 'nano'}" + (f"+{self.load_with['adapter']}" if "adapter" in self.load_with else "")
         self.revision = self.load_with.get("revision") or (
             print_of(Path(model)) if model is not None and Path(model).is_dir() else ""

@@ -20,7 +20,7 @@ from openflorence.contract.shapes import Box
 from openflorence.data.coco import decode_mask, trace_mask
 from openflorence.data.notes import Notes
 from openflorence.engine.specialists import open_row, print_of
-from openflorence.engine.stages import Context, Row, Stage
+from openflorence.engine.stages import Context, Resources, Row, Stage
 from openflorence.engine.votes import PlaceKind
 from openflorence.errors import BadCheckpoint, BadConfig
 
@@ -32,7 +32,7 @@ class PipelineStage(Stage):
 
     task = ""  # the pipeline's
     says: tuple[PlaceKind, ...] = ()
-    batch = 8
+    batch, resources = 8, Resources(cpus=1, gpus=1)
 
     def __init__(
         self, model: str, layer: str, revision: str | None = None, online: bool = False, round: int = 0

@@ -58,6 +58,7 @@ def run_stages(
     settings: RunSettings = DEFAULT_SETTINGS,
     given: Mapping[str, str] | None = None,
     tell: Tell | None = None,
+    retry: bool = False,
 ) -> Progress:
     """Do every unit of every stage that is not done, and seal the runs that are whole.
 
@@ -65,12 +66,13 @@ def run_stages(
     round     of the data engine; 0 before the first.
     given     layers that earlier runs wrote: layer -> run id.
     tell      called with the progress after every unit.
+    retry     do again what failed in runs that are whole; see plan_jobs.
     returns   the progress at the end, with the run id of every layer.
     raises    BadConfig for stages that do not fit together, or while another run writes the same;
               StageFailed when a stage cannot be set up, or the store fails. What is committed stays.
     promise   a row for every image, whatever one of them does to a stage; the same rows however often it was killed.
     """
-    jobs = plan_jobs(specs, store, round, given, settings.attempts)
+    jobs = plan_jobs(specs, store, round, given, settings.attempts, retry)
     opened: Store = store.make()
     with ExitStack() as locks:
         for job in jobs:

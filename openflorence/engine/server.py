@@ -29,6 +29,7 @@ from openflorence.errors import BadConfig
 
 Result = TypeVar("Result")
 Asked = str | Sequence[Mapping[str, Any]]  # text, or parts of a message as the OpenAI API has them
+LEDGER = "llm.sqlite"  # in the cache folder of a run
 _LETTERS_A_TOKEN = 3  # at least so many, in what a prompt is reckoned at before the server has counted
 
 
@@ -79,6 +80,21 @@ class ServerSettings:
                 "key_variable='' for a server that wants none"
             )
         return key
+
+
+def server_settings(given: Mapping[str, Any]) -> ServerSettings:
+    """Make settings of plain values, as a plan has them.
+
+    raises    BadConfig for a field that there is none of, or a value that cannot be.
+    """
+    try:
+        return ServerSettings(**given)
+    except TypeError as error:
+        raise BadConfig(f"server={dict(given)!r}: {error}; it has the fields of ServerSettings") from error
+
+
+class NoReply(RuntimeError):
+    """Raised by a stage when a server gave nothing usable about an image; the message begins with the failure."""
 
 
 @dataclass(frozen=True)

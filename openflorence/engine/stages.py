@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from openflorence import __version__
-from openflorence.data.notes import ImageRow, LayerRow, Notes, Verdict
+from openflorence.data.notes import ImageRow, LayerRow, Measure, Notes, Verdict
 from openflorence.errors import BadConfig
 
 
@@ -59,7 +59,7 @@ class Drop:
     reason: str  # in words
 
 
-Outcome = Notes | tuple[Notes, Sequence[Verdict]] | Drop
+Outcome = Notes | tuple[Notes, Sequence[Verdict]] | tuple[Notes, Sequence[Verdict], Sequence[Measure]] | Drop
 
 
 class Stage(Protocol):
@@ -115,12 +115,13 @@ class Factory:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage as it travels: how it is made, and how it is run. Only the former is part of its run id."""
+    """A stage as it travels: how it is made, what it comes after, how it is run. The last is no part of its run id."""
 
     factory: Factory
     batch: int | None = None  # None in these: as the stage says
     time_limit_s: float | None = None
     resources: Resources | None = None
+    after: tuple[str, ...] = ()  # layers beside those it reads: an image that one of them leaves out is passed over
 
 
 def make_stage(spec: StageSpec) -> Stage:
@@ -151,6 +152,11 @@ def make_stage(spec: StageSpec) -> Stage:
     return checked
 
 
+def waited_for(spec: StageSpec, stage: Stage) -> tuple[str, ...]:
+    """Name the layers that a stage comes after, each once: those it reads, and those its spec names."""
+    return tuple(dict.fromkeys((*stage.needs, *spec.after)))
+
+
 def run_facts(spec: StageSpec, stage: Stage, round: int, needs: Mapping[str, str], corpus: str) -> dict[str, Any]:
     """Give everything that shapes the notes of a run, as plain values.
 
@@ -166,7 +172,7 @@ def run_facts(spec: StageSpec, stage: Stage, round: int, needs: Mapping[str, str
         "settings": dict(spec.factory.settings),
         "model": stage.model,
         "revision": stage.revision,
-        "needs": {layer: needs[layer] for layer in stage.needs},
+        "needs": {layer: needs[layer] for layer in waited_for(spec, stage)},
         "corpus": corpus,
         "code": _code_version(spec.factory.name.partition(":")[0]),
     }
@@ -184,27 +190,26 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
     return f"r{facts['round']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def in_turn(stages: Sequence[Stage], given: Mapping[str, str]) -> list[int]:
+def in_turn(waits: Sequence[tuple[str, Sequence[str]]], given: Mapping[str, str]) -> list[int]:
     """Give the places of the stages such that every one comes after those it needs, otherwise as they stand.
 
+    waits     the layer that each writes, and the layers it comes after.
     given     layers that are there already, by layer.
     raises    BadConfig for two stages of one layer, a layer that nobody writes, or stages that wait for each other.
     """
-    layers = [stage.layer for stage in stages]
+    layers = [layer for layer, _ in waits]
     twice = sorted({layer for layer in layers if layers.count(layer) > 1 or layer in given})
     if twice:
         raise BadConfig(f"layer {twice[0]!r} is written twice; give each stage a layer of its own")
-    for stage in stages:
-        lacking = sorted(set(stage.needs) - {*layers, *given})
+    for layer, needs in waits:
+        lacking = sorted(set(needs) - {*layers, *given})
         if lacking:
             there = ", ".join(sorted({*layers, *given}))
-            raise BadConfig(
-                f"stage {stage.layer!r} needs layer {lacking[0]!r}, which nobody writes; there are: {there}"
-            )
+            raise BadConfig(f"stage {layer!r} needs layer {lacking[0]!r}, which nobody writes; there are: {there}")
     placed: list[int] = []
     done = set(given)
-    while len(placed) < len(stages):
-        free = [at for at in range(len(stages)) if at not in placed and set(stages[at].needs) <= done]
+    while len(placed) < len(waits):
+        free = [at for at, (_, needs) in enumerate(waits) if at not in placed and set(needs) <= done]
         if not free:
             stuck = ", ".join(layer for layer in layers if layer not in done)
             raise BadConfig(f"stages wait for each other: {stuck}; take one of the needs away")

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from openflorence.data.notes import Failure, LayerRow, Notes, Verdict
+from openflorence.data.notes import Failure, LayerRow, Measure, Notes, Verdict
 from openflorence.engine.jobs import Job, Store
 from openflorence.engine.stages import Context, Drop, Outcome, Row, Stage, make_stage
 from openflorence.engine.trail import Trail, begin
@@ -60,6 +60,7 @@ class Worker:
         self.guard: Guard = guard or (lambda limit_s: nullcontext())
         self.store: Store = job.store.make()
         self.layer = job.open(self.store)
+        self.earlier = self.store.layer(job.layer, job.earlier) if job.earlier else None
         self.needs = {layer: self.store.layer(layer, run_id) for layer, run_id in job.needs.items()}
         self.stage: Stage = make_stage(job.spec)
         self.stage.setup(context)
@@ -71,7 +72,7 @@ class Worker:
         """
         started = time.monotonic()
         trail = begin(self.job, self.layer, unit)
-        attempt = _Attempt(self, unit, trail, self._rows(unit))
+        attempt = _Attempt(self, unit, trail, self._rows(unit), self._good(unit))
         try:
             rows = attempt.all_rows()
         finally:
@@ -89,11 +90,20 @@ class Worker:
         return [Row(image, {layer: rows[at] for layer, rows in layers.items()}) for at, image in enumerate(images)]
 
 
+    def _good(self, unit: int) -> dict[str, LayerRow]:
+        """What an earlier run made well of a unit, by image id."""
+        if self.earlier is None or not self.earlier.is_done(unit):
+            return {}
+        return {row.image_id: row for row in self.earlier.read(unit) if row.status != "failed"}
+
+
 class _Attempt:
     """One attempt at a unit: outcomes as they come, and the trail kept up."""
 
-    def __init__(self, worker: Worker, unit: int, trail: Trail, rows: list[Row]) -> None:
-        self.worker, self.unit, self.trail, self.rows = worker, unit, trail, rows
+    def __init__(
+        self, worker: Worker, unit: int, trail: Trail, rows: list[Row], good: Mapping[str, LayerRow]
+    ) -> None:
+        self.worker, self.unit, self.trail, self.rows, self.good = worker, unit, trail, rows, good
         self.done: dict[int, LayerRow] = {}
 
     def all_rows(self) -> list[LayerRow]:
@@ -125,6 +135,8 @@ class _Attempt:
     def _settled(self, row: Row) -> LayerRow | None:
         """What is known of a row without looking at it."""
         name, layer = row.image.image_id, self.worker.job.layer
+        if name in self.good:
+            return self.good[name]
         kind = self.trail.blamed.get(name)
         if kind is not None:
             what = "took longer than the time limit" if kind == "timeout" else "ended the process"
@@ -161,11 +173,18 @@ def layer_row(row: Row, outcome: Outcome, layer: str) -> LayerRow:
     name = row.image.image_id
     if isinstance(outcome, Drop):
         return LayerRow(name, "filtered", Failure(outcome.rule, outcome.reason, layer))
-    notes, verdicts = outcome if isinstance(outcome, tuple) and len(outcome) == 2 else (outcome, ())
-    listed = isinstance(verdicts, tuple | list) and all(isinstance(verdict, Verdict) for verdict in verdicts)
+    parts = outcome if isinstance(outcome, tuple) else (outcome,)
+    notes, verdicts, measures = (*parts, (), ())[:3] if 0 < len(parts) < 4 else (None, (), ())
+    listed = _are_all(verdicts, Verdict) and _are_all(measures, Measure)
     if not (isinstance(notes, Notes) and listed):
-        raise BadOutcome(f"an outcome is {outcome!r:.80}; give Notes, (Notes, verdicts) or a Drop")
-    return LayerRow(name, "ok", None, notes, tuple(verdicts))
+        raise BadOutcome(
+            f"an outcome is {outcome!r:.80}; give Notes, (Notes, verdicts), (Notes, verdicts, measures) or a Drop"
+        )
+    return LayerRow(name, "ok", None, notes, tuple(verdicts), tuple(measures))
+
+
+def _are_all(values: Any, kind: type) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(value, kind) for value in values)
 
 
 def count_rows(layer: str, unit: int, rows: Sequence[LayerRow], seconds: float) -> UnitReport:

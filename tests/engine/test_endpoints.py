@@ -12,7 +12,8 @@ from rows import broken_row, row_of
 
 from openflorence.contract.records import Origin, RegionNote, TextNote
 from openflorence.contract.shapes import Box
-from openflorence.engine.endpoints import NoReply, VisionServer, read_box, shrink
+from openflorence.engine.endpoints import VisionServer, read_box, shrink
+from openflorence.engine.server import NoReply
 from openflorence.engine.stages import Context, Factory, StageSpec, make_stage
 from openflorence.errors import BadConfig, BadImage
 

@@ -5,12 +5,26 @@ from dataclasses import replace
 import pytest
 from plain_store import Echo, Join, echo, join
 
-from openflorence.engine.stages import Factory, Resources, StageSpec, fingerprint, in_turn, make_stage, run_facts
+from openflorence.engine.stages import (
+    Factory,
+    Resources,
+    StageSpec,
+    fingerprint,
+    in_turn,
+    make_stage,
+    run_facts,
+    waited_for,
+)
 from openflorence.errors import BadConfig
 
 
 def run_id(spec, round=1, needs=None, corpus="photos"):
     return fingerprint(run_facts(spec, make_stage(spec), round, needs or {}, corpus))
+
+
+def waiting(specs):
+    stages = [make_stage(spec) for spec in specs]
+    return [(stage.layer, waited_for(spec, stage)) for spec, stage in zip(specs, stages, strict=True)]
 
 
 def test_a_stage_is_made_from_a_name_and_settings_and_has_defaults_for_the_rest():
@@ -81,10 +95,11 @@ def test_the_code_of_a_module_of_ones_own_is_part_of_its_run_id(tmp_path, monkey
 
 
 def test_stages_stand_after_what_they_need_and_otherwise_as_given():
-    stages = [make_stage(spec) for spec in (join("b", "c", layer="a"), join("d", layer="b"), echo("c"), echo("d"))]
+    waits = waiting([join("b", "c", layer="a"), join("d", layer="b"), echo("c"), echo("d")])
     # By hand: a needs b and c, b needs d.
-    assert in_turn(stages, {}) == [2, 3, 1, 0]
-    assert in_turn(stages[:1], {"b": "r1-1", "c": "r1-2"}) == [0]
+    assert in_turn(waits, {}) == [2, 3, 1, 0]
+    assert in_turn(waits[:1], {"b": "r1-1", "c": "r1-2"}) == [0]
+    assert in_turn(waiting([replace(echo("a"), after=("b",)), echo("b")]), {}) == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -98,4 +113,4 @@ def test_stages_stand_after_what_they_need_and_otherwise_as_given():
 )
 def test_stages_that_do_not_fit_together_are_told(specs, given, message):
     with pytest.raises(BadConfig, match=message):
-        in_turn([make_stage(spec) for spec in specs], given)
+        in_turn(waiting(specs), given)
