@@ -101,7 +101,7 @@ def stated_part(meta: str | None) -> str:
     return part if part in SPLITS else ""
 
 
-def _parts(records: StoredRecords) -> dict[str, array[int]]:
+def _parts(records: StoredRecords) -> "dict[str, array[int]]":
     """The rows of every part, of images that something is said of."""
     parts = {name: array("q") for name in SPLITS}
     train, val = array("q"), array("q")  # of the images that are not put into another part

@@ -91,7 +91,7 @@ class Chosen:
     settings: ExportSettings
     round: Round
     records: StoredRecords
-    rows: dict[str, array[int]] = field(default_factory=lambda: {part: array("q") for part in SPLITS})
+    rows: "dict[str, array[int]]" = field(default_factory=lambda: {part: array("q") for part in SPLITS})
     labels: tuple[str, ...] = ()
     with_objects: Counter[str] = field(default_factory=Counter)  # part -> images with objects, or known to have none
     with_captions: Counter[str] = field(default_factory=Counter)  # part -> images with a brief text

@@ -121,7 +121,8 @@ def _claimed(out: Path, chosen: Chosen) -> Iterator[dict[str, Any] | None]:
     """
     if out.exists() and not out.is_dir():
         raise BadConfig(f"{out} is a file; give a folder that is new or empty")
-    there = sorted(path.name for path in out.iterdir() if path.name != _LOCK) if out.exists() else []
+    own = f".{FILE}.", _LOCK  # which a kill at the very beginning leaves
+    there = sorted(path.name for path in out.iterdir() if not path.name.startswith(own)) if out.exists() else []
     if there and FILE not in there:
         raise BadConfig(f"{out} is not empty and no export, it has {there[0]!r}; give a folder that is new or empty")
     facts = _facts(chosen)
