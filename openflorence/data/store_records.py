@@ -4,16 +4,16 @@ The image of a record is called `store:<folder>#<row>`; `image_source` turns tha
 leaves every other name a path. A row holds for ever, so a name does too.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from openflorence.contract.records import Record, record_from_row
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_ingest import read_stored
 from openflorence.data.store_rows import Plain
+from openflorence.data.store_text import text_to_row
 from openflorence.errors import BadConfig, BadImage
 
 STORED = "store:"
@@ -92,7 +92,7 @@ class StoredRecords(Sequence[Record]):
         return [self._record(number, row) for number, row in zip(rows, found, strict=True)]
 
     def _record(self, number: int, row: Plain) -> Record:
-        said: Mapping[str, Any] = json.loads(row[self.column] or "{}")
+        said = text_to_row(row[self.column])
         name = f"{STORED}{self.folder}#{number}"
         return record_from_row({"image": name, "image_wh": [row["width"], row["height"]], **said})
 

@@ -5,7 +5,6 @@ fused notes count. Verdicts count wherever they stand. Publishing writes the rec
 and a tag that keeps this version readable whatever comes later.
 """
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +21,8 @@ from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit_json
 from openflorence.data.store_layers import LayerRun
 from openflorence.data.store_rows import Plain
+from openflorence.data.store_text import record_to_text, rounded
 from openflorence.errors import BadConfig
-
-_DIGITS = 2  # of coordinates: a hundredth of a pixel, far below a bin; of scores twice as many
 
 
 @dataclass(frozen=True)
@@ -200,21 +198,5 @@ def _text(row: Plain, notes: Notes | None, problems: Problems) -> str | None:
     kinds = {kind: getattr(notes, kind) for kind in KINDS}
     record = Record(image=row["uri"], image_wh=(row["width"], row["height"]), whole=notes.whole, **kinds)
     # Rounded before it is cleaned, so that what is clean stays so.
-    cleaned = clean_record(record_from_row(_rounded(record_to_row(record))), problems)
-    if cleaned is None:
-        return None
-    plain = _rounded(record_to_row(cleaned))
-    said = {name: value for name, value in plain.items() if name not in ("image", "image_wh")}
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
-
-
-def _rounded(value: Any, digits: int = _DIGITS) -> Any:
-    """Round every number: 34.0 becomes 34, 34.2449 becomes 34.24; scores keep twice as many digits."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(item, _DIGITS * 2 if key == "score" else digits) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item, digits) for item in value]
-    if isinstance(value, float):
-        number = round(value, digits)
-        return int(number) if number.is_integer() else number
-    return value
+    cleaned = clean_record(record_from_row(rounded(record_to_row(record))), problems)
+    return None if cleaned is None else record_to_text(cleaned)

@@ -279,7 +279,7 @@ def test_publishing_writes_at_most_a_fiftieth_of_the_image_bytes(tmp_path, recor
     store.publish(2)
     everything = added(before, bytes_of(store.folder)) / image_bytes
     record_property("everything", everything)
-    assert everything <= 0.05
+    assert everything <= 0.025
 
 
 # ---- differences
