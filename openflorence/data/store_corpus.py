@@ -1,9 +1,9 @@
 """The images of a store, one row each, in one Lance data set; the only file that knows Lance.
 
 A unit is one fragment: rows are only ever appended, in whole units, and never moved, so the number of a row holds for
-ever. Nothing is compacted, for that would write the images again. A published round is one column more, of JSON
-texts, because in Lance 14 those take less room than the same notes as nested columns: measured on 256 drawn scenes with
-three captions, boxes and a grounding, 247 bytes an image against 609; with outlines and questions too, 747 against 1375.
+ever. Nothing is compacted, for that would write the images again. A published round is one column more, of JSON texts,
+because in Lance 14 those take less room than the same notes as nested columns: measured on 256 drawn scenes with three
+captions, boxes and a grounding, 247 bytes an image against 609; with outlines and questions too, 747 against 1375.
 """
 
 import json
