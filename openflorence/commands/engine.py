@@ -1,5 +1,6 @@
 """openflorence engine ...: images labelled, round after round, in a store."""
 
+import json
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,10 +12,12 @@ from openflorence.engine.chosen import ExportSettings, Pictures
 from openflorence.engine.export import FORMATS
 from openflorence.engine.export import export as export_store
 from openflorence.engine.plan import DEFAULT_PLAN, read_plan, run_round, with_model
+from openflorence.engine.report import PICTURES, write_report
 from openflorence.engine.runners import RUNNERS, Runner, RunSettings
 from openflorence.engine.schedule import Progress
-from openflorence.engine.stats import as_markdown as stats_table
+from openflorence.engine.show import as_row, as_text, describe, draw_image
 from openflorence.engine.stats import measure as measure_store
+from openflorence.engine.tables import as_markdown as stats_table
 from openflorence.errors import BadConfig
 
 app = typer.Typer(help="Label images, round after round, in a store.", no_args_is_help=True, rich_markup_mode=None)
@@ -37,7 +40,7 @@ def run(
         done = run_round(source, folder, chosen, settings, tell=_tell_progress, advance=advance)
     took = done.ingested
     notes.print(f"{took.stored} images new, {took.known} known, {took.duplicates} copies, {took.failed} unreadable")
-    print(stats_table(measure_store(Store.open(folder), done.round.number)))
+    print(stats_table(measure_store(Store.open(folder), done.round.number), whole=False))
 
 
 def _tell_progress(progress: Progress) -> None:
@@ -49,9 +52,30 @@ def _tell_progress(progress: Progress) -> None:
 def stats(
     folder: Annotated[Path, typer.Argument(help="A store.")],
     number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page with charts and pictures here: report.html.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Images that the page shows.")] = PICTURES,
 ) -> None:
-    """Count what a round of a store holds."""
-    print(stats_table(measure_store(Store.open(folder), number)))
+    """Count what a round of a store holds, as tables; with --page also as a page that holds all it shows."""
+    store = Store.open(folder)
+    counts = measure_store(store, number)
+    print(stats_table(counts))
+    if page is not None:
+        notes.print(f"written: {write_report(store, counts, page, pictures)}")
+
+
+@app.command("show")
+def show(
+    folder: Annotated[Path, typer.Argument(help="A store.")],
+    image: Annotated[str, typer.Argument(help="Its row, the beginning of its id, its path or URL or the end of one.")],
+    number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Draw what the round holds here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+) -> None:
+    """Tell all that is known about one image: what layers said, what was dropped and why, what rounds hold."""
+    shown = describe(Store.open(folder), image, number)
+    print(json.dumps(as_row(shown), ensure_ascii=False) if as_json else as_text(shown))
+    if out is not None:
+        notes.print(f"written: {draw_image(shown, out)}")
 
 
 @app.command("export")

@@ -99,3 +99,56 @@ def _whisker(place: Callable[[float], float], value: float, interval: tuple[floa
     if interval is not None:
         parts.append(line(place(interval[0]), _HIGH / 2, place(interval[1]), _HIGH / 2, "whisker"))
     return [*parts, f'<circle class="dot ours" cx="{place(value):.1f}" cy="{_HIGH / 2}" r="4"/>']
+
+
+# ---- how many of what
+
+_BAR, _TALL, _TOP, _FOOT = 32, 150, 20, 22  # width of a bar with its gap, height, room above for counts and below
+_LETTER = 6.5  # width of one in a chart
+
+
+def bars_svg(counts: Sequence[int], names: Sequence[str], words: str, between: bool = False) -> str:
+    """Draw counts as bars, each with its count above.
+
+    names     of the bars; with `between`, of the edges between them, one less than there are bars.
+    words     what is drawn, for who cannot see it.
+    """
+    most, bottom = max(counts, default=0), _TOP + _TALL
+    bar = max(_BAR, _LETTER * max(map(len, names), default=0) + 6)
+    width = max(len(counts), 1) * bar + 12
+    parts = [line(6, bottom, width - 6, bottom, "axis")]
+    for place, count in enumerate(counts):
+        x, high = 6 + place * bar, _TALL * count / most if most else 0.0
+        if count:
+            parts.append(rect(x + 2, bottom - max(high, 1.0), bar - 4, max(high, 1.0), "count"))
+            parts.append(text(x + bar / 2, bottom - max(high, 1.0) - 5, short_count(count), "middle"))
+    for place, name in enumerate(names):
+        parts.append(text(6 + (place + (1 if between else 0.5)) * bar, bottom + 15, name, "middle"))
+    return svg(width, bottom + _FOOT, parts, words, "chart")
+
+
+def heat_svg(grid: Sequence[Sequence[int]], words: str) -> str:
+    """Draw counts of places of an image, by rows, the more the darker; the darkness grows with the square root.
+
+    words     what is drawn, for who cannot see it.
+    """
+    most = max((count for row in grid for count in row), default=0)
+    side = _TALL + _TOP
+    parts = []
+    for y, row in enumerate(grid):
+        for x, count in enumerate(row):
+            if count:
+                wide, high = side / len(row), side / len(grid)
+                cell = rect(x * wide, y * high, wide, high, "heat")
+                parts.append(cell.replace("/>", f' fill-opacity="{math.sqrt(count / most):.2f}"/>'))
+    parts.append(rect(0.5, 0.5, side - 1, side - 1, "frame"))
+    return svg(side, side + _FOOT, parts, words, "chart")
+
+
+def short_count(count: int) -> str:
+    """Give a count in four letters or less: 999, 1.2k, 12k, 3.4M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size - size // 2000:  # so that what rounds to a thousand is written as one of the next
+            value = count / size
+            return f"{value:.1f}{letter}" if value < 9.95 else f"{value:.0f}{letter}"
+    return str(count)

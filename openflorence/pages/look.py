@@ -62,7 +62,8 @@ td.bar {
   min-width: 7rem; background-image: linear-gradient(var(--fill), var(--fill)); background-repeat: no-repeat;
   background-size: var(--bar) 72%; background-position: 0 50%;
 }
-th.chart { text-align: left; }
+th.chart, th.words, td.words { text-align: left; }
+td.words { white-space: normal; overflow-wrap: anywhere; max-width: 32rem; }
 td.chart { padding-top: 0; padding-bottom: 0; text-align: left; }
 th[aria-sort] button::after { content: " ▾"; }
 th[aria-sort="ascending"] button::after { content: " ▴"; }
@@ -84,11 +85,20 @@ svg text { fill: var(--quiet); font-size: 11px; font-family: inherit; }
 .curve { fill: none; stroke: var(--accent); stroke-width: 2; }
 svg rect.bar { fill: var(--fill); }
 svg rect.count { fill: var(--theirs); }
+svg rect.heat { fill: var(--accent); }
+svg rect.frame { fill: none; stroke: var(--frame); }
+.charts { display: flex; flex-wrap: wrap; gap: .5rem 2.2rem; align-items: flex-end; margin: .8rem 0; }
+.charts figcaption { font-size: .88rem; font-weight: 600; }
+.charts svg.chart { margin: .4rem 0 0; }
+.columns { display: flex; flex-wrap: wrap; gap: 0 3rem; }
+.columns > div { min-width: 0; max-width: 100%; }
+details summary { cursor: pointer; color: var(--accent); font-size: .88rem; width: fit-content; }
+details .beside { align-items: flex-start; }
 .whisker { stroke: var(--accent); stroke-width: 3; stroke-linecap: round; opacity: .5; }
 .dot.ours { fill: var(--accent); stroke: var(--paper); stroke-width: 1; }
 .dot.theirs { fill: var(--theirs); }
 .dot.hollow { fill: var(--paper); stroke: var(--theirs); stroke-width: 1.5; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
 .card {
   border: 1px solid var(--line); border-radius: 10px; background: var(--raised); padding: .75rem;
   break-inside: avoid; min-width: 0;

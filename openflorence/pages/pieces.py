@@ -70,6 +70,7 @@ class Table:
     ours: frozenset[int] = frozenset()  # columns that stand out
     charts: frozenset[int] = frozenset()  # columns of charts, which Markdown leaves out
     sortable: bool = False
+    words: frozenset[int] = frozenset()  # columns of words, which stand to the left and may take several lines
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,14 @@ class Chart:
 
     svg: str
     table: Table
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Drawings side by side, their tables folded away below; Markdown has the tables."""
+
+    charts: Sequence[Chart]
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,14 @@ class Gallery:
     cards: Sequence[Card]
 
 
-Piece = Heading | Words | Table | Chart | Facts | Gallery
+@dataclass(frozen=True)
+class Beside:
+    """Columns of pieces side by side, where there is room."""
+
+    columns: Sequence[Sequence["Piece"]]
+
+
+Piece = Heading | Words | Table | Chart | Charts | Facts | Gallery | Beside
 
 
 @dataclass
@@ -147,19 +163,26 @@ def shorten(text: str, longest: int = LONGEST) -> str:
 # ---- Markdown
 
 
-def as_markdown(page: Page) -> str:
-    """Give a page as Markdown: all but its drawings and pictures."""
-    parts = [f"# {_plain(page.title)}", *(_markdown(piece) for piece in page.pieces)]
+def as_markdown(page: Page, aligned: bool = False) -> str:
+    """Give a page as Markdown: all but its drawings and pictures.
+
+    aligned   columns of tables stand below one another, for who reads it as it is.
+    """
+    parts = [f"# {_plain(page.title)}", *(_markdown(piece, aligned) for piece in page.pieces)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _markdown(piece: Piece) -> str:
+def _markdown(piece: Piece, aligned: bool) -> str:
     if isinstance(piece, Heading):
         return f"{'#' * piece.level} {_plain(piece.text)}"
     if isinstance(piece, Words):
         return f"**{_plain(piece.text)}**" if piece.look == "verdict" else _plain(piece.text)
     if isinstance(piece, Table | Chart):
-        return _markdown_table(piece.table if isinstance(piece, Chart) else piece)
+        return _markdown_table(piece.table if isinstance(piece, Chart) else piece, aligned)
+    if isinstance(piece, Charts):
+        return "\n\n".join(_markdown_table(chart.table, aligned) for chart in piece.charts)
+    if isinstance(piece, Beside):
+        return "\n\n".join(_markdown(each, aligned) for column in piece.columns for each in column)
     if isinstance(piece, Facts):
         return "\n".join(f"- {_plain(name)}: {_plain(value)}" for name, value in piece.rows)
     if isinstance(piece, Gallery):
@@ -167,11 +190,22 @@ def _markdown(piece: Piece) -> str:
     return ""
 
 
-def _markdown_table(table: Table) -> str:
+def _markdown_table(table: Table, aligned: bool) -> str:
     kept = [column for column in range(len(table.head)) if column not in table.charts]
     rows = [[_plain(_words(row[column])) for column in kept] for row in table.rows]
     head = [_plain(table.head[column]) for column in kept]
-    rule = ["---", *("---:" for _ in kept[1:])]
+    left = [place == 0 or column in table.words for place, column in enumerate(kept)]
+    rule = ["---" if one else "---:" for one in left]
+    if aligned:
+        widths = [max(map(len, column)) for column in zip(head, rule, *rows, strict=True)]
+        rule = ["-" * width if one else "-" * (width - 1) + ":" for width, one in zip(widths, left, strict=True)]
+        head, *rows = (
+            [
+                cell.ljust(width) if one else cell.rjust(width)
+                for cell, width, one in zip(row, widths, left, strict=True)
+            ]
+            for row in (head, *rows)
+        )
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 
 
@@ -229,17 +263,33 @@ def _html(piece: Piece, anchor: str) -> str:
         return _html_table(piece)
     if isinstance(piece, Chart):
         return f'<div class="beside"><figure>{piece.svg}</figure>{_html_table(piece.table)}</div>'
+    if isinstance(piece, Charts):
+        return _html_charts(piece)
+    if isinstance(piece, Beside):
+        columns = ("\n".join(_html(each, "") for each in column) for column in piece.columns)
+        return f'<div class="columns">{"".join(f"<div>{column}</div>" for column in columns)}</div>'
     if isinstance(piece, Facts):
         rows = "".join(f"<div><dt>{_safe(name)}</dt><dd>{_safe(value)}</dd></div>" for name, value in piece.rows)
         return f"<dl>{rows}</dl>"
     return f'<div class="gallery">{"".join(_html_card(card) for card in piece.cards)}</div>'
 
 
+def _html_charts(piece: Charts) -> str:
+    drawn = "".join(
+        f"<figure><figcaption>{_safe(chart.title)}</figcaption>{chart.svg}</figure>" for chart in piece.charts
+    )
+    tables = "".join(_html_table(chart.table) for chart in piece.charts)
+    folded = f'<details><summary>The same in numbers</summary><div class="beside">{tables}</div></details>'
+    return f'<div class="charts">{drawn}</div>{folded}'
+
+
 def _html_table(table: Table) -> str:
     def row(cells: Iterable[str]) -> str:
         return f"<tr>{''.join(cells)}</tr>"
 
-    looks = dict.fromkeys(table.ours, "ours") | dict.fromkeys(table.charts, "chart")
+    looks = (
+        dict.fromkeys(table.ours, "ours") | dict.fromkeys(table.charts, "chart") | dict.fromkeys(table.words, "words")
+    )
     marks = [_class([looks[i]] if i in looks else []) for i in range(len(table.head))]
     head = row(f'<th scope="col"{mark}>{_safe(name)}</th>' for mark, name in zip(marks, table.head, strict=True))
     rows = "\n".join(row(_html_cell(i, cell, looks.get(i, "")) for i, cell in enumerate(cells)) for cells in table.rows)

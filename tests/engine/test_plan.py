@@ -18,7 +18,6 @@ from openflorence.data.store import Store
 from openflorence.engine.inputs import list_inputs
 from openflorence.engine.plan import FUSED, Plan, Specialist, judge_settings, read_plan, run_round
 from openflorence.engine.stages import Row
-from openflorence.engine.stats import as_markdown, measure
 
 
 def look(rows: list[Row]) -> list[Notes]:
@@ -74,17 +73,6 @@ def test_another_threshold_brings_back_what_was_dropped_without_annotating_again
     assert labels == [[["car"]] * 5, [["bus", "car"]] * 5]
     change = store.diff(0, 1).kinds["regions"]
     assert (change.same, change.added, change.removed) == (5, 5, 0)
-
-
-def test_a_store_is_counted(photos: Path, tmp_path: Path):
-    run_round(str(photos), tmp_path / "fld", Plan(specialists=(OWN,)))
-    stats = measure(Store.open(tmp_path / "fld"))
-    (labels,) = [kind for kind in stats.kinds if kind.name == "regions with labels"]
-    assert (stats.images, stats.failed_inputs, labels.annotations, labels.images, labels.words) == (5, 1, 5, 5, 1.0)
-    assert dict(stats.labels) == {"car": 5}
-    assert sum(stats.dropped.values()) == 5
-    assert all(name.startswith("filter: ") for name in stats.dropped)
-    assert "| regions with labels | 5 | 5 | 1.0 | – |" in as_markdown(stats)
 
 
 def test_images_come_from_lists_tars_and_parquet(tmp_path: Path):

@@ -237,7 +237,7 @@ def test_truth_and_answer_are_drawn_side_by_side(tmp_path):
     assert len(sources) == len(set(sources)) == 2
     for source in sources:
         picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
-        assert max(picture.size) == 512  # 128 px, four times as large: the drawing enlarges small pictures
+        assert max(picture.size) == 480  # 128 px, enlarged so that its letters are those of other pictures
     assert f"truth: {len(asked.answer.regions)} regions" in reader.words
     assert "answer: 1 region (cut by a limit, pieces that could not be read: 2)" in reader.words
 
