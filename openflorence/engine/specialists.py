@@ -245,10 +245,10 @@ class OwnFunction(Stage):
         if len(told) != len(rows):
             raise BadConfig(f"{self.function} gave {len(told)} outcomes for {len(rows)} rows; give one a row, in order")
         for one in told:
-            is_pair = isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], Notes)
-            if not (isinstance(one, Notes | Drop) or is_pair):
+            has_more = isinstance(one, tuple) and len(one) in (2, 3) and isinstance(one[0], Notes)
+            if not (isinstance(one, Notes | Drop) or has_more):
                 raise BadConfig(
-                    f"{self.function} gave {type(one).__name__} for a row; give Notes, (Notes, verdicts) or Drop"
+                    f"{self.function} gave {type(one).__name__} for a row; give Notes, (Notes, verdicts, measures) or Drop"
                 )
         return told
 
