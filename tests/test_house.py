@@ -32,12 +32,13 @@ HOUSE = {
     "streaming predict answer_folder",
     "data": "words chance glyphs shapes painting printed world sentences questions truth album problems entries "
     "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats notes store_rows "
-    "store_files store_corpus store_seen store_ingest store_layers store_text store_rounds store_records store_diff store_sql store opened "
-    "order prefixes targets budget wording augment mixture",
+    "store_files store_corpus store_seen store_ingest store_layers store_text store_rounds store_records store_diff "
+    "store_sql store opened order prefixes targets budget wording augment mixture",
     "pages": "look pieces charts pictures",
     "engine": "stages jobs trail work schedule driver process_crew ray_crew runners lexicon syntax parse duplicates "
-    "overlaps filters agree judge votes fuse server language specialists copies likelihood network pipelines endpoints "
-    "writing compose annotate inputs plan reconcile refine tallies outcomes stats tables panels report show unsaid chosen shards export",
+    "overlaps filters agree judge votes fuse server language specialists copies likelihood network pipelines "
+    "endpoints writing compose annotate inputs plan reconcile refine tallies outcomes stats tables panels report "
+    "show unsaid chosen shards export",
     "training": "objectives processes progress states train tower_file adapt tower masked contrast",
     "evaluation": "metrics treebank results captions places judged detection coco_results phrases reading figures "
     "scoring heldout drawn absent transcript official official_regions marking marking_regions benchmarks "
