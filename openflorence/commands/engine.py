@@ -14,7 +14,7 @@ from openflorence.engine.export import export as export_store
 from openflorence.engine.plan import DEFAULT_PLAN, read_plan, run_round, with_model
 from openflorence.engine.report import PICTURES, write_report
 from openflorence.engine.runners import RUNNERS, Runner, RunSettings
-from openflorence.engine.schedule import Progress
+from openflorence.engine.schedule import Progress, Tell
 from openflorence.engine.show import as_row, as_text, describe, draw_image
 from openflorence.engine.stats import measure as measure_store
 from openflorence.engine.tables import as_markdown as stats_table
@@ -25,27 +25,51 @@ app = typer.Typer(help="Label images, round after round, in a store.", no_args_i
 
 @app.command("run")
 def run(
-    source: Annotated[str, typer.Argument(help="A folder, glob, list of URLs (.txt), Parquet file or WebDataset tar.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder, glob, data set, list of URLs (.txt), Parquet or WebDataset tars.")
+    ],
     folder: Annotated[Path, typer.Argument(help="The store; made if there is none, gone on with if there is.")],
     plan: Annotated[Path | None, typer.Option(help="A plan.toml; text is read offline if left out.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A checkpoint of ours that annotates too.")] = None,
     runner: Annotated[str, typer.Option(help="inline, processes or ray.")] = "inline",
     workers: Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")] = None,
-) -> None:
+    retry: Annotated[bool, typer.Option("--retry", help="Do again what failed in an earlier run.")] = False,
+) -> int:
     """Take images into a store, annotate, fuse and filter, and publish the round; may be stopped and run again."""
     chosen = DEFAULT_PLAN if plan is None else read_plan(plan)
     chosen = chosen if model is None else with_model(chosen, model)
     settings = RunSettings(runner=cast(Runner, one_of("--runner", runner, RUNNERS)), workers=workers)
     with progress_bar("images taken in", None, True) as advance:
-        done = run_round(source, folder, chosen, settings, tell=_tell_progress, advance=advance)
+        done = run_round(source, folder, chosen, settings, tell=_teller(), advance=advance, retry=retry)
     took = done.ingested
     notes.print(f"{took.stored} images new, {took.known} known, {took.duplicates} copies, {took.failed} unreadable")
-    print(stats_table(measure_store(Store.open(folder), done.round.number), whole=False))
+    counts = measure_store(Store.open(folder), done.round.number)
+    print(stats_table(counts, whole=False))
+    return 1 if counts.failures else 0
 
 
-def _tell_progress(progress: Progress) -> None:
+def _teller(every_s: float = 10.0) -> Tell:
+    """What prints how far a run is: now and then, and at the end."""
+    told = -every_s
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        if progress.done == progress.total or progress.seconds - told >= every_s:
+            told = progress.seconds
+            notes.print(_in_a_line(progress))
+
+    return tell
+
+
+def _in_a_line(progress: Progress) -> str:
     left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
-    notes.print(f"{progress.done} of {progress.total} units, {progress.rows_per_s:.1f} rows/s{left}")
+    parts = [f"{progress.done} of {progress.total} units, {progress.rows_per_s:.1f} rows/s{left}"]
+    for layer, statuses in progress.statuses.items():
+        counts = {**statuses, **{why: count for why, count in progress.reasons[layer].items() if ": fused" not in why}}
+        if counts:
+            parts.append(f"{layer} {', '.join(f'{count} {what}' for what, count in counts.items())}")
+    parts += [f"{count} workers of {layer} died" for layer, count in progress.deaths.items()]
+    return "; ".join(parts)
 
 
 @app.command("stats")
