@@ -8,10 +8,14 @@ import typer
 
 from openflorence.commands.terminal import notes, one_of, progress_bar
 from openflorence.data.store import Store
+from openflorence.data.store_diff import SAME_PLACE
 from openflorence.engine.chosen import ExportSettings, Pictures
 from openflorence.engine.export import FORMATS
 from openflorence.engine.export import export as export_store
+from openflorence.engine.inputs import open_source
 from openflorence.engine.plan import DEFAULT_PLAN, read_plan, run_round, with_model
+from openflorence.engine.refine import LEAST_CHANGE, changed_images, diff_row, diff_table, told
+from openflorence.engine.refine import refine as refine_store
 from openflorence.engine.report import PICTURES, write_report
 from openflorence.engine.runners import RUNNERS, Runner, RunSettings
 from openflorence.engine.schedule import Progress, Tell
@@ -25,9 +29,7 @@ app = typer.Typer(help="Label images, round after round, in a store.", no_args_i
 
 @app.command("run")
 def run(
-    source: Annotated[
-        str, typer.Argument(help="A folder, glob, data set, list of URLs (.txt), Parquet or WebDataset tars.")
-    ],
+    source: Annotated[str, typer.Argument(help="A folder, glob, data set, list (.txt), Parquet or WebDataset.")],
     folder: Annotated[Path, typer.Argument(help="The store; made if there is none, gone on with if there is.")],
     plan: Annotated[Path | None, typer.Option(help="A plan.toml; text is read offline if left out.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A checkpoint of ours that annotates too.")] = None,
@@ -39,8 +41,11 @@ def run(
     chosen = DEFAULT_PLAN if plan is None else read_plan(plan)
     chosen = chosen if model is None else with_model(chosen, model)
     settings = RunSettings(runner=cast(Runner, one_of("--runner", runner, RUNNERS)), workers=workers)
+    found = open_source(source)
+    if found.told:
+        notes.print(found.told)
     with progress_bar("images taken in", None, True) as advance:
-        done = run_round(source, folder, chosen, settings, tell=_teller(), advance=advance, retry=retry)
+        done = run_round(found, folder, chosen, settings, tell=_teller(), advance=advance, retry=retry)
     took = done.ingested
     notes.print(f"{took.stored} images new, {took.known} known, {took.duplicates} copies, {took.failed} unreadable")
     counts = measure_store(Store.open(folder), done.round.number)
@@ -70,6 +75,50 @@ def _in_a_line(progress: Progress) -> str:
             parts.append(f"{layer} {', '.join(f'{count} {what}' for what, count in counts.items())}")
     parts += [f"{count} workers of {layer} died" for layer, count in progress.deaths.items()]
     return "; ".join(parts)
+
+
+@app.command("refine")
+def refine(
+    folder: Annotated[Path, typer.Argument(help="A store with a published round.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The updated checkpoint: a folder, a hub id, or nano.")],
+    plan: Annotated[Path | None, typer.Option(help="A plan.toml; as in the latest round if left out.")] = None,
+    least_change: Annotated[
+        float, typer.Option(min=0, max=1, help="Below this share of changed annotations it has settled.")
+    ] = LEAST_CHANGE,
+    again: Annotated[bool, typer.Option("--again", help="Another round of a model that made the latest one.")] = False,
+    runner: Annotated[str, typer.Option(help="inline, processes or ray.")] = "inline",
+    workers: Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")] = None,
+) -> int:
+    """Annotate again with a better model, merge, filter and publish the next round; may be stopped and run again."""
+    chosen = None if plan is None else read_plan(plan)
+    settings = RunSettings(runner=cast(Runner, one_of("--runner", runner, RUNNERS)), workers=workers)
+    done = refine_store(folder, model, chosen, settings, least_change, again, tell=_teller())
+    print(diff_table(done.diff))
+    print(f"\n{told(done, least_change)}")
+    statuses = done.progress.statuses.values() if done.progress else ()
+    return 1 if any(counts.get("failed") for counts in statuses) else 0
+
+
+@app.command("diff")
+def diff(
+    folder: Annotated[Path, typer.Argument(help="A store.")],
+    first: Annotated[int, typer.Argument(help="Number of a round.")],
+    second: Annotated[int, typer.Argument(help="And of another.")],
+    overlap: Annotated[
+        float, typer.Option(min=0, max=1, help="Intersection over union from which two boxes are one place.")
+    ] = SAME_PLACE,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Compare two rounds: what is the same, what is new, what is gone, and in which images."""
+    store = Store.open(folder)
+    found = store.diff(first, second, overlap)
+    pictures = changed_images(store, found)
+    if as_json:
+        print(json.dumps(diff_row(found, pictures), ensure_ascii=False))
+        return
+    print(diff_table(found))
+    for name, uri in pictures.items():
+        print(f"{name[:12]}  {uri}")
 
 
 @app.command("stats")

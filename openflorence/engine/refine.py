@@ -11,11 +11,11 @@ k + 1 carry its number: florence_1, refine_1, filter_1.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openflorence.data.notes import LayerRow
+from openflorence.data.notes import ImageRow, LayerRow
 from openflorence.data.store import Store
 from openflorence.data.store_diff import Changes, RoundDiff
 from openflorence.data.store_rounds import Round, find_round
@@ -333,6 +333,22 @@ def diff_table(diff: RoundDiff) -> str:
         if one.same or one.added or one.removed:
             lines.append(f"| {name} | {one.same} | {one.added} | {one.removed} | {100 * one.share:.1f} % |")
     return "\n".join(lines)
+
+
+def diff_row(diff: RoundDiff, pictures: Mapping[str, str]) -> dict[str, Any]:
+    """Give the same as plain values, for JSON; `pictures` as changed_images gives them."""
+    kinds = {**diff.kinds, "all": diff.total}
+    changes = {name: {**asdict(one), "share": round(one.share, 4)} for name, one in kinds.items()}
+    images = {"images": diff.images, "changed": diff.changed}
+    alone = {"only_first": diff.only_first, "only_second": diff.only_second}
+    return images | alone | {"kinds": changes, "examples": [{"id": a, "uri": b} for a, b in pictures.items()]}
+
+
+def changed_images(store: Store, diff: RoundDiff) -> dict[str, str]:
+    """Give id and uri of the first images that changed."""
+    found = {name: store.find(name) for name in diff.examples}
+    rows: dict[int, list[ImageRow]] = {unit: store.images(unit, data=False) for unit, _ in filter(None, found.values())}
+    return {name: rows[at[0]][at[1]].uri for name, at in found.items() if at is not None}
 
 
 def told(done: Refined, least_change: float) -> str:

@@ -1,5 +1,6 @@
 """A round with a better model: what it changes, when it has settled, and that a kill changes nothing."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -248,3 +249,34 @@ def test_what_changed_is_a_table(folder: Path):
     assert "| regions | 6 | 6 | 6 | 66.7 % |" in table
     assert "| all | 6 | 12 | 6 | 75.0 % |" in table
     assert "questions" not in table
+
+
+def test_the_command_tells_whether_to_go_on(call, folder: Path, answering_folder: Path, tmp_path: Path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        'copies = false\n[[specialist]]\nname = "florence"\ntasks = ["detect"]\n[refine]\nfill = 0.0\n'
+        "[filter]\nscores = false\nsizes = false\nblacklist = false\n"
+    )
+    words = ["engine", "refine", folder, "--model", answering_folder, "--plan", plan]
+    first = call(*words)
+    assert first.code == 0
+    lines = first.out.splitlines()
+    assert lines[2] == "| annotations | same | added | removed | changed |"
+    assert lines[-1].startswith("round 1 changed ")
+    assert lines[-1].endswith("go on with a model that is trained on it")
+    second = call(*words)
+    assert "of this model already" in second.out
+    assert sorted(Store.open(folder).rounds()) == [0, 1]
+    third = call(*words, "--again")
+    assert third.out.splitlines()[-1] == "round 2 changed 0.0 % of the annotations of round 1: settled, less than 1 %"
+
+
+def test_rounds_are_compared_by_a_command(call, folder: Path):
+    refine(folder, FIRST)
+    told = call("engine", "diff", folder, 0, 1)
+    assert "| regions | 6 | 6 | 6 | 66.7 % |" in told.out
+    assert sorted(line.split()[-1] for line in told.out.splitlines()[-6:]) == [f"drawn:{n}" for n in range(6)]
+    row = json.loads(call("engine", "diff", folder, 0, 1, "--json").out)
+    assert row["kinds"]["regions"] == {"same": 6, "added": 6, "removed": 6, "share": 0.6667}
+    assert len(row["examples"]) == 6
+    assert call("engine", "diff", folder, 0, 7).code == 2
