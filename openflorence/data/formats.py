@@ -58,6 +58,15 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Recognised:
+    """What kind of data set lies somewhere."""
+
+    format: str  # a name of FORMATS
+    parts: tuple[str, ...]  # that together are all of it, as open_dataset takes them
+    stated: tuple[str, ...]  # those of them that the data set itself sets apart
+
+
+@dataclass(frozen=True)
 class Format:
     """One way to write annotations down."""
 
@@ -131,6 +140,27 @@ def open_dataset(path: str | Path, split: str, format: str | None, problems: Pro
     records: Iterator[Record] = chain.from_iterable(opened)
     records = hold_out(records, wanted) if is_shared else records
     return Dataset(path.stem if path.is_file() else path.resolve().name, name, root, wanted, records)
+
+
+def recognise(path: str | Path) -> Recognised | None:
+    """Tell which data set lies at a path; None when it is something else.
+
+    raises    BadRecord when it can be read in several formats.
+    """
+    path = Path(path)
+    try:
+        seen = look_at(path)
+        known = any(kind.find(seen) for kind in FORMATS.values())
+    except BadRecord:  # files much like those of a format, and not what one can read
+        return None
+    if not known:
+        return None
+    name, found = _recognise(seen, None)
+    stated = tuple(part for part in SPLITS if part in found)
+    if "val" in found or not {"train", ""} & set(found):
+        return Recognised(name, stated, stated)
+    tested = tuple(part for part in stated if part == "test")
+    return Recognised(name, ("train", "val", *tested), tested)  # the first two share a file
 
 
 # ---- which format and which part

@@ -5,8 +5,8 @@ another threshold brings the note back without annotating again. A note is calle
 "rapidocr/region3"; a phrase of a grounding as "grounder/grounding0.phrase2". These names hold as long as the layer.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from openflorence.contract.records import (
@@ -91,6 +91,7 @@ class ImageRow:
     image_wh: tuple[int, int]  # width, height in pixels of the upright original
     uri: str  # where it came from
     problem: str = ""  # why `data` is empty: the file that the store refers to is gone, or is no longer the same
+    meta: Mapping[str, str] = field(default_factory=dict)  # what else was known about it when it was taken in
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class LayerRow:
 
 def numbered(layer: str, notes: Notes) -> Iterator[tuple[str, Note]]:
     """Give every note with its id: texts, regions, groundings, questions, pairs, each in order."""
-    for field, kind in KINDS.items():
-        for place, note in enumerate(getattr(notes, field)):
+    for name, kind in KINDS.items():
+        for place, note in enumerate(getattr(notes, name)):
             yield f"{layer}/{kind}{place}", note
 
 

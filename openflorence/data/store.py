@@ -13,6 +13,7 @@ A file is there whole or not at all, and its name follows from what it holds. So
 as if it had not been killed, without a list of what was done.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,4 +239,5 @@ def _image(row: Plain, data: bool) -> ImageRow:
             found = read_stored(row)
         except BadImage as error:
             problem = str(error)
-    return ImageRow(row["image_id"], found, row["mime"], (row["width"], row["height"]), row["uri"], problem)
+    size, meta = (row["width"], row["height"]), json.loads(row["meta"] or "{}")
+    return ImageRow(row["image_id"], found, row["mime"], size, row["uri"], problem, meta)

@@ -117,6 +117,21 @@ def image_source(name: str, root: Path) -> Path | bytes:
     return read_stored(corpus.take([int(row)], ["image", "image_id", "uri"])[0])
 
 
+def image_to_ask(name: str, root: Path) -> str | bytes:
+    """Turn the image of a record into what a request takes: bytes from a store, a path, or a URL.
+
+    root      folder that relative paths start at.
+    returns   the name as it is for an image that is not in its store any more: whoever reads it says so.
+    """
+    if "://" in name:
+        return name
+    try:
+        source = image_source(name, root)
+    except BadImage:
+        return name
+    return source if isinstance(source, bytes) else str(source)
+
+
 @lru_cache(maxsize=16)
 def _corpus(folder: str) -> Corpus:
     path = Path(folder) / CORPUS

@@ -18,6 +18,7 @@ from openflorence.errors import BadConfig
 SPECIALISTS = {
     "rapidocr": "openflorence.engine.specialists:TextReader",
     "people": "openflorence.engine.specialists:People",
+    "captions": "openflorence.engine.specialists:Captions",
     "own": "openflorence.engine.specialists:OwnFunction",
     "florence": "openflorence.engine.network:Florence",
     "detector": "openflorence.engine.pipelines:Detector",

@@ -47,7 +47,7 @@ from openflorence.data.store_rounds import Round
 from openflorence.engine.annotate import fusing, specialist
 from openflorence.engine.copies import COPIES, PRINTS, mark_copies
 from openflorence.engine.duplicates import NEAR
-from openflorence.engine.inputs import list_inputs
+from openflorence.engine.inputs import Source, joined, open_source, remember, remembered
 from openflorence.engine.judge import JudgeSettings, judge
 from openflorence.engine.likelihood import LIKELIHOOD
 from openflorence.engine.runners import DEFAULT_SETTINGS, RunSettings, run_stages
@@ -133,7 +133,14 @@ def read_plan(path: Path) -> Plan:
         given = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfig(f"cannot read the plan {path}: {error}") from error
-    known: dict[str, Any] = {"specialist": [], "copies": {}, "fuse": {}, "likelihood": None, "filter": {}, "detail": None}
+    known: dict[str, Any] = {
+        "specialist": [],
+        "copies": {},
+        "fuse": {},
+        "likelihood": None,
+        "filter": {},
+        "detail": None,
+    }
     known |= {"refine": {}}
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -305,8 +312,18 @@ class Done:
     round: Round
 
 
+def with_labels(plan: Plan, labels: Sequence[Mapping[str, Any]]) -> Plan:
+    """Let those speak too whose labels images came with, unless the plan names the same data set itself.
+
+    labels    "name" and "settings" of specialists, as engine/inputs.py has them.
+    """
+    named = {(one.name, one.settings.get("path")) for one in plan.specialists}
+    own = [Specialist(**one) for one in labels if (one["name"], one["settings"].get("path")) not in named]
+    return replace(plan, specialists=(*plan.specialists, *own))
+
+
 def run_round(
-    source: str | None,
+    source: str | Source | None,
     folder: Path,
     plan: Plan = DEFAULT_PLAN,
     settings: RunSettings = DEFAULT_SETTINGS,
@@ -316,17 +333,22 @@ def run_round(
 ) -> Done:
     """Take images into a store, annotate them by a plan and publish the round; or go on with a run that was stopped.
 
-    source    see engine/inputs.py; None: what is in the store.
+    source    see engine/inputs.py; None: what is in the store. Labels that images came with are a specialist more,
+              in this round and in all later ones.
     folder    of the store; it is made if there is none.
     tell      called with the progress after every unit; advance after every image that is taken in.
     retry     do images again that stages failed at.
     raises    BadConfig for a source, store or plan that does not fit; StageFailed when a stage cannot go on.
     promise   killed and called again with the same arguments, it ends with the same store.
     """
+    taken = open_source(source) if isinstance(source, str) else source or Source(())
+    labels = joined(remembered(folder), taken.labels)
+    plan = with_labels(plan, labels)
     specs = stages_of(plan)
     store = Store.open(folder) if (folder / "store.json").exists() else Store.create(folder)
-    images = [] if source is None else list_inputs(source)
-    ingested = store.ingest(images, advance=advance)
+    if labels != remembered(folder):
+        remember(folder, labels)
+    ingested = store.ingest(taken.images, advance=advance)
     where = Factory("openflorence.data.store:Store", {"folder": str(folder)})
     given = {}
     if plan.copies is not None:

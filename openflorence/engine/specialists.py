@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from openflorence.contract.lines import reading_order
-from openflorence.contract.records import UNKNOWN, Origin, Record, RegionNote
+from openflorence.contract.records import LEVELS, UNKNOWN, Level, Origin, Record, RegionNote, TextNote
 from openflorence.contract.shapes import Box, Point
 from openflorence.data.cleaning import clean_record, scale_record
 from openflorence.data.formats import open_dataset
@@ -29,6 +30,7 @@ from openflorence.engine.votes import PlaceKind
 from openflorence.errors import BadConfig, BadImage, BadRecord
 from openflorence.model.images import read_image
 
+CAPTION = "caption"  # in the `meta` of an image: the text that came with it
 _TALL = 1.5  # height over width from which the reader turns a line by a right angle before it reads it
 _SAME = 0.01  # proportions of the stated and the real size may differ by this much
 
@@ -142,15 +144,18 @@ class People(Stage):
         splits: Sequence[str] = ("train", "val"),
         says: Sequence[PlaceKind] = ("object",),
         round: int = 0,
+        exact: bool = False,
     ) -> None:
         """Name the data set.
 
         path      its folder or main file; format: one of FORMATS, None to tell it by the files.
         splits    its parts. Where there is no val part, it is a tenth of train, so the default takes all there is.
         says      kinds of places that people looked for, so that what they left out speaks against others.
+        exact     the images came from this data set: theirs are the entries of their whole path, all of them; other
+                  images have none, whatever they are called.
         """
         self.path, self.layer, self.format, self.splits, self.round = path, layer, format, tuple(splits), round
-        self.says = tuple(says)
+        self.says, self.exact = tuple(says), exact
         self.batch = 256
         self.model = f"people:{Path(path).name}"
         self.revision = print_of(Path(path)) if Path(path).is_dir() else _stamp(Path(path))
@@ -163,8 +168,11 @@ class People(Stage):
             data = open_dataset(self.path, split, self.format, self.problems)
             origin = Origin(source=data.name, version=data.format, round=self.round)
             for record in data.records:
-                parts = _parts(record.image)
-                self._records.setdefault(parts[-1], []).append((parts, _signed(record, origin)))
+                place = image_place(data.root, record.image) if self.exact else record.image
+                parts = _parts(place)
+                self._records.setdefault(place if self.exact else parts[-1], []).append(
+                    (parts, _signed(record, origin))
+                )
 
     def process(self, rows: Sequence[Row]) -> list[Notes]:
         """Give what is known of each image; nothing where the data set does not have it."""
@@ -189,10 +197,13 @@ class People(Stage):
         return Notes(**{name: getattr(cleaned, name) for name in KINDS}, whole=cleaned.whole)
 
     def _find(self, uri: str) -> Record | None:
-        """The record whose path ends most like the image's.
+        """The record whose path ends most like the image's; with `exact` all that is said of its whole path.
 
         raises    BadRecord when several do equally well.
         """
+        if self.exact:
+            same = [record for _, record in self._records.get(uri, [])]
+            return _together(same) if same else None
         parts = _parts(uri)
         known = self._records.get(parts[-1], []) if parts else []
         fits = [(_shared(parts, theirs), record) for theirs, record in known]
@@ -201,6 +212,30 @@ class People(Stage):
             those = ", ".join(record.image for record in best[:3])
             raise BadRecord(f"{self.path}: {uri} fits {len(best)} entries equally well ({those}); give fuller paths")
         return best[0] if best else None
+
+
+class Captions(Stage):
+    """Texts that came with the images: the .txt beside an image of a WebDataset."""
+
+    reads = ()
+    says: tuple[PlaceKind, ...] = ()
+
+    def __init__(self, layer: str = "captions", level: Level = "brief", round: int = 0) -> None:
+        """Name the level that the texts have."""
+        if level not in LEVELS:
+            raise BadConfig(f"level is {level!r}; allowed: {', '.join(LEVELS)}")
+        self.layer, self.level, self.batch = layer, level, 256
+        self.model = self.revision = ""
+        self._origin = Origin(source="captions", round=round)
+
+    def setup(self, context: Context) -> None:
+        """Nothing is needed."""
+
+    def process(self, rows: Sequence[Row]) -> list[Notes]:
+        """Give the text of each image that has one."""
+        texts = [row.image.meta.get(CAPTION, "").strip() for row in rows]
+        notes = [(TextNote(text=text, level=self.level, origin=self._origin),) if text else () for text in texts]
+        return [Notes(texts=one) for one in notes]
 
 
 class OwnFunction(Stage):
@@ -248,9 +283,21 @@ class OwnFunction(Stage):
             has_more = isinstance(one, tuple) and len(one) in (2, 3) and isinstance(one[0], Notes)
             if not (isinstance(one, Notes | Drop) or has_more):
                 raise BadConfig(
-                    f"{self.function} gave {type(one).__name__} for a row; give Notes, (Notes, verdicts, measures) or Drop"
+                    f"{self.function} gave {type(one).__name__} for a row; give Notes, (Notes, verdicts, measures) or "
+                    "Drop"
                 )
         return told
+
+
+def image_place(root: Path, image: str) -> str:
+    """Name the image of a record by its whole path or URL, as a store names what it takes in."""
+    return image if "://" in image else os.path.abspath(root / image)
+
+
+def _together(records: Sequence[Record]) -> Record:
+    """All that several records say of one image."""
+    joined: dict[str, Any] = {name: tuple(note for one in records for note in getattr(one, name)) for name in KINDS}
+    return replace(records[0], **joined, whole=frozenset().union(*(one.whole for one in records)))
 
 
 def _signed(record: Record, origin: Origin) -> Record:

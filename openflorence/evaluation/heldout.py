@@ -23,9 +23,9 @@ from openflorence.contract.records import Record
 from openflorence.contract.regions import Answer, Region
 from openflorence.contract.shapes import Box
 from openflorence.contract.tasks import FREE_TEXT, TASKS, Task, find_task
-from openflorence.data.cleaning import usable_records
-from openflorence.data.formats import Dataset, open_dataset
+from openflorence.data.opened import Opened, open_data
 from openflorence.data.problems import Problems
+from openflorence.data.store_records import image_to_ask
 from openflorence.data.targets import Policy, pose_all
 from openflorence.errors import BadConfig, BadImage, OpenFlorenceError
 from openflorence.evaluation.detection import AveragePrecision, ScoreProtocol, average_precision
@@ -178,15 +178,15 @@ def evaluate_records(
     return HeldOut(len(chosen) - len(skipped), len(skipped), protocol, options, done, precision.categories, seconds)
 
 
-def open_part(data: str | Path, split: str, format: str | None, problems: Problems) -> tuple[Dataset, list[Record]]:
-    """Open one part of a data set and keep what can be asked about, cleaned.
+def open_part(data: str | Path, split: str, format: str | None, problems: Problems) -> tuple[Opened, Sequence[Record]]:
+    """Open one part of a data set, or of the latest round of a store, and keep what can be asked about, cleaned.
 
-    data, split, format  as `open_dataset` takes them.
+    data, split, format  as `open_data` takes them.
     returns              the part, whose own records are used up, and its usable records.
     raises               BadRecord when the data set cannot be told, or nothing in this part is usable.
     """
-    part = open_dataset(data, split, format, problems)
-    return part, usable_records(part.records, part.root, problems, f"{part.name}, {part.split}")
+    part = open_data(data, split, format, problems)
+    return part, part.usable(problems)
 
 
 def validator(
@@ -251,7 +251,7 @@ def ask_records(
 
     def requests() -> Iterator[Request]:
         for row, record in enumerate(records):
-            image = record.image if "://" in record.image else str(root / record.image)
+            image = image_to_ask(record.image, root)
             for posed in pose_records(record, row, tasks):
                 waiting.append(posed)
                 yield Request(image, posed.task, posed.text, posed.region)

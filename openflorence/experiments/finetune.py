@@ -20,10 +20,11 @@ from openflorence.contract.records import Level, Origin, Record, RegionNote, Tex
 from openflorence.contract.regions import Answer
 from openflorence.data.album import write_scenes
 from openflorence.data.augment import Augment
-from openflorence.data.cleaning import clean_record, usable_records
-from openflorence.data.formats import open_dataset
+from openflorence.data.cleaning import clean_record
 from openflorence.data.mixture import DrawnSource, Mixture, MixtureConfig, RecordSource, Source
+from openflorence.data.opened import open_data
 from openflorence.data.problems import Problems
+from openflorence.data.store_records import image_to_ask
 from openflorence.data.targets import Order, Policy
 from openflorence.data.world import WorldConfig
 from openflorence.errors import BadConfig
@@ -47,7 +48,7 @@ _SELF_LEVELS: dict[str, Level] = {"caption": "brief", "detailed_caption": "detai
 class FinetuneSettings:
     """What may be changed from the command line."""
 
-    data: Path = Path("data")  # folder or file of the data set, in any format of data/formats.py
+    data: Path = Path("data")  # a data set, folder or file, in any format of data/formats.py; or a store
     format: str = ""  # its format; "" to tell it by its files
     model: str = ""  # checkpoint to start from: "" is the embedded nano, or a folder, or a hub id
     out: Path = Path("runs/finetune")  # run folder; the checkpoint is written to out/checkpoint
@@ -93,8 +94,8 @@ class Parts:
     """A data set, read and cleaned."""
 
     name: str
-    train: list[Record]
-    held_out: list[Record]
+    train: Sequence[Record]
+    held_out: Sequence[Record]
     train_root: Path
     held_out_root: Path
     problems: Problems = field(default_factory=Problems)
@@ -159,15 +160,13 @@ def finetune(
 
 
 def read_parts(path: Path, format: str | None) -> Parts:
-    """Read and clean both parts of a data set.
+    """Read and clean both parts of a data set, or open those of the latest round of a store.
 
     raises    BadRecord when nothing of a part is usable, saying what was wrong.
     """
     problems = Problems()
-    opened = [open_dataset(path, split, format, problems) for split in ("train", "val")]
-    learnt, held_out = (
-        usable_records(one.records, one.root, problems, f"{one.name}, {one.split} part") for one in opened
-    )
+    opened = [open_data(path, split, format, problems) for split in ("train", "val")]
+    learnt, held_out = (one.usable(problems) for one in opened)
     return Parts(opened[0].name, learnt, held_out, opened[0].root, opened[1].root, problems)
 
 
@@ -189,8 +188,8 @@ def _replay(settings: FinetuneSettings, parts: Parts, florence: Florence) -> Sou
         chosen = spread(parts.train, _SELF_IMAGES)
         return RecordSource("replay", list(label_records(florence, chosen, parts.train_root)), parts.train_root)
     problems = Problems()
-    opened = open_dataset(Path(settings.replay_from), "train", None, problems)
-    return RecordSource("replay", usable_records(opened.records, opened.root, problems, opened.name), opened.root)
+    opened = open_data(settings.replay_from, "train", None, problems)
+    return RecordSource("replay", opened.usable(problems), opened.root)
 
 
 def label_records(florence: Florence, records: Sequence[Record], root: Path) -> Iterator[Record]:
@@ -200,7 +199,8 @@ def label_records(florence: Florence, records: Sequence[Record], root: Path) -> 
     """
     tasks = (*_SELF_LEVELS, "detect", "dense_caption")
     origin = Origin(source="replay", model=str(florence.checkpoint.folder.name))
-    requests = (Request(str(root / record.image), task) for record in records for task in tasks)
+    images = (image_to_ask(record.image, root) for record in records)
+    requests = (Request(image, task) for image in images for task in tasks)
     answers = florence.predict_many(requests, AskOptions(beams=1), on_error="give")
     for record in records:
         texts: list[TextNote] = []

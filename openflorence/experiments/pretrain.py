@@ -13,9 +13,8 @@ from pathlib import Path
 
 from openflorence.contract.records import Record
 from openflorence.data.augment import Augment
-from openflorence.data.cleaning import usable_records
-from openflorence.data.formats import open_dataset
 from openflorence.data.mixture import Mixture, MixtureConfig, RecordSource, Source
+from openflorence.data.opened import open_data
 from openflorence.data.problems import Problems
 from openflorence.data.targets import Policy
 from openflorence.errors import BadConfig
@@ -93,19 +92,18 @@ def read_sources(
     change: Augment | None = None,
     policy: Policy = Policy(),  # noqa: B008
 ) -> list[tuple[Source, float]]:
-    """Open and clean data sets; says what was wrong with each.
+    """Open and clean data sets, and the latest rounds of stores; says what was wrong with each.
 
     raises    BadRecord when nothing of one is usable.
     """
     sources: list[tuple[Source, float]] = []
     for named in datasets:
         problems = Problems()
-        opened = open_dataset(named.path, "train", named.format or None, problems)
-        records = usable_records(opened.records, opened.root, problems, named.name)
-        report(
-            f"{named.name}: {len(records)} images, share {named.share:g}" + (f"\n{problems}" if problems.counts else "")
-        )
-        sources.append((RecordSource(named.name, records, opened.root, named.weights, policy, change), named.share))
+        opened = open_data(named.path, "train", named.format or None, problems)
+        records = opened.usable(problems)
+        name = opened.name if opened.format == "store" else named.name  # with its round, which is other data each time
+        report(f"{name}: {len(records)} images, share {named.share:g}" + (f"\n{problems}" if problems.counts else ""))
+        sources.append((RecordSource(name, records, opened.root, named.weights, policy, change), named.share))
     return sources
 
 

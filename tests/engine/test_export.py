@@ -529,12 +529,16 @@ def deadly(folder: Path, out: Path, to: str, step: int) -> None:
     sent(Store.open(folder), out, to, shard=2, shares=(0.6, 0.4))
 
 
+APART = get_context("forkserver")
+APART.set_forkserver_preload(["small_store", "lance", "openflorence.engine.export"])
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_killed_and_begun_again_it_ends_with_the_same_files(store, tmp_path, to):
     sent(store, tmp_path / "straight", to, shard=2, shares=(0.6, 0.4))
     out, kills = tmp_path / "killed", 0
     for step in (1, 2, 3, 4, 6):  # counted anew in each process, which goes on where the last one was killed
-        process = get_context("spawn").Process(target=deadly, args=(store.folder, out, to, step))
+        process = APART.Process(target=deadly, args=(store.folder, out, to, step))
         process.start()
         process.join(120)
         kills += process.exitcode == -signal.SIGKILL
