@@ -18,9 +18,9 @@ nothing, nor does a label where the boxes fit loosely: a rider sits on a horse. 
 the newest; groundings, questions and pairs likewise by their text, question and prefix, and a grounding goes with its
 text.
 
-Every note of both sides has a verdict. One that is part of a note of the result has the rule "fused", the id of that
-note as `members` of fuse.py reads it, and as its value the score as it was said; so lowering a score twice for one
-silence can be avoided. The remark "unconfirmed" beside it says that and why a score was lowered.
+Every note of both sides has a verdict: of the rule "fused" where it is part of a note of the result, as fuse.py has it,
+or of the rule that drops it. A region with a lower score has the measure "unconfirmed" or "contradicted" with the score
+that it was said with; so no silence and no contradiction is counted a second time in the round after.
 Source: a noisy or, Pearl 1988, for agreement; that silence and contradiction are weighed is our own.
 """
 
@@ -29,9 +29,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openflorence.contract.lines import reading_order
+from openflorence.contract.overlaps import iou
 from openflorence.contract.records import Origin, RegionNote, Whole
 from openflorence.contract.shapes import Box
-from openflorence.data.notes import KINDS, LayerRow, Note, Notes, Verdict, kept, numbered, phrase_ids
+from openflorence.data.notes import KINDS, LayerRow, Measure, Note, Notes, Verdict, kept, numbered, phrase_ids
 from openflorence.engine.fuse import PART
 from openflorence.engine.votes import (
     FUSED,
@@ -49,9 +50,11 @@ from openflorence.engine.votes import (
 )
 from openflorence.errors import BadConfig
 
+Result = tuple[Notes, tuple[Verdict, ...], tuple[Measure, ...]]
 Meaning = Callable[[RegionNote], Any]  # what is equal in regions that say the same
 
-UNCONFIRMED, CONTRADICTION, REPLACED, UNSURE = "unconfirmed", "contradiction", "replaced", "unsure"
+CONTRADICTION, REPLACED, UNSURE = "contradiction", "replaced", "unsure"  # rules that drop
+UNCONFIRMED, CONTRADICTED = "unconfirmed", "contradicted"  # measures: the score before it was lowered for this
 PEOPLE = "people"
 _LISTS: dict[str, Whole] = {"object": "objects", "word": "words"}  # kinds of places that can be listed completely
 
@@ -148,23 +151,21 @@ def is_certain(note: Any) -> bool:
     return note.score is None or PEOPLE in sources_of(note.origin)
 
 
-def as_said(said: Said, verdicts: Iterable[Verdict]) -> Said:
+def as_said(said: Said, measures: Iterable[Measure]) -> Said:
     """Give notes of an earlier result with the scores they were said with.
 
-    verdicts  of `reconcile`, among others.
+    measures  of `reconcile`, among others.
     """
-    scores = {verdict.reason.removeprefix(PART): verdict.value for verdict in verdicts if verdict.rule == FUSED}
+    scores = {one.note_id: one.value for one in measures if one.name in (UNCONFIRMED, CONTRADICTED)}
     return replace(said, notes={name: _scored(note, scores.get(name, note.score)) for name, note in said.notes.items()})
 
 
-def reconcile(
-    before: Said, update: Update, layer: str, settings: ReconcileSettings = DEFAULT_RECONCILE
-) -> tuple[Notes, tuple[Verdict, ...]]:
+def reconcile(before: Said, update: Update, layer: str, settings: ReconcileSettings = DEFAULT_RECONCILE) -> Result:
     """Merge what is there with what an updated model says; the rules stand above.
 
     before    what others say, and the past of the update's source with its scores as they were said.
     layer     name of the layer that the result is for; its note ids start with it.
-    returns   the notes, and verdicts for every note of both sides.
+    returns   the notes; verdicts on all notes of both sides; measures of the notes whose score was lowered.
     promise   the same for the same arguments. With a model that says again what it said, and its past taken from the
               result, the result is the same again.
     """
@@ -175,48 +176,68 @@ def reconcile(
     return ledger.close(before.whole | update.said.whole)
 
 
-def carry(there: Said, said: Said, layer: str) -> tuple[Notes, tuple[Verdict, ...]]:
+def carry(there: Said, measures: Iterable[Measure], layer: str) -> Result:
     """Give the notes that are there as they are, for an image that the update could not look at.
 
-    said      the same with their scores as they were said.
+    measures  of `reconcile` about them: they are carried on too.
     """
     ledger = _Ledger(layer)
+    known = {one.note_id: one for one in measures if one.name in (UNCONFIRMED, CONTRADICTED)}
     for name, note in there.notes.items():
-        ledger.keep(note, {name: said.notes[name]})
+        ledger.keep(note, {name: note}, known.get(name))
     return ledger.close(there.whole)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A note of the result, what it is made of, and what was measured of it."""
+
+    note: Any
+    members: Mapping[str, Any]
+    measure: Measure | None = None
 
 
 @dataclass
 class _Ledger:
-    """The result as it grows, and what became of every note."""
+    """The result as it grows, and what is dropped."""
 
     layer: str
-    made: dict[str, list[tuple[Any, Mapping[str, Any]]]] = field(default_factory=lambda: {name: [] for name in KINDS})
-    verdicts: list[Verdict] = field(default_factory=list)
+    made: dict[str, list[_Made]] = field(default_factory=lambda: {name: [] for name in KINDS})
+    dropped: list[Verdict] = field(default_factory=list)
 
-    def keep(self, note: Any, members: Mapping[str, Any]) -> None:
-        """Take a note into the result, made of these by their ids, as they were said."""
-        self.made[_kind_of(next(iter(members)))].append((note, members))
+    def keep(self, note: Any, members: Mapping[str, Any], measure: Measure | None = None) -> None:
+        """Take a note into the result, made of these by their ids."""
+        self.made[_kind_of(next(iter(members)))].append(_Made(note, members, measure))
 
-    def remark(self, name: str, rule: str, reason: str, value: float | None) -> None:
-        self.verdicts.append(Verdict(name, rule, reason, value))
+    def drop(self, name: str, rule: str, reason: str, value: float | None) -> None:
+        self.dropped.append(Verdict(name, rule, reason, value))
 
-    def close(self, whole: frozenset[Whole]) -> tuple[Notes, tuple[Verdict, ...]]:
-        found = []
+    def close(self, whole: frozenset[Whole]) -> Result:
+        parts: list[Verdict] = []
+        measures: list[Measure] = []
+        self.made["regions"] = _in_order(self.made["regions"])
         for kind, word in KINDS.items():
-            if kind == "regions":
-                self.made[kind] = _in_order(self.made[kind])
-            for place, (_, members) in enumerate(self.made[kind]):
-                part = f"{PART}{self.layer}/{word}{place}"
-                found += [Verdict(name, FUSED, part, one.score) for name, one in members.items()]
-        notes: dict[str, Any] = {kind: tuple(note for note, _ in made) for kind, made in self.made.items()}
-        return Notes(**notes, whole=whole), (*found, *self.verdicts)
+            for place, made in enumerate(self.made[kind]):
+                name = f"{self.layer}/{word}{place}"
+                parts += [
+                    Verdict(member, FUSED, f"{PART}{name}", _overlap(note, made.note))
+                    for member, note in made.members.items()
+                ]
+                measures += [replace(made.measure, note_id=name)] if made.measure else []
+        notes: dict[str, Any] = {kind: tuple(one.note for one in made) for kind, made in self.made.items()}
+        return Notes(**notes, whole=whole), (*parts, *self.dropped), tuple(measures)
 
 
-def _in_order(regions: list[tuple[Any, Mapping[str, Any]]]) -> list[tuple[Any, Mapping[str, Any]]]:
+def _overlap(one: Any, other: Any) -> float | None:
+    """How much the boxes around two regions overlap; None of what has no place."""
+    a, b = getattr(one, "bounds", None), getattr(other, "bounds", None)
+    return None if a is None or b is None else iou(a, b)
+
+
+def _in_order(regions: list[_Made]) -> list[_Made]:
     """Objects first, then what is read in reading order, as after fusing."""
-    placed = [one for one in regions if place_kind(one[0]) == "word" and one[0].bounds]
-    lines = reading_order(placed, lambda one: one[0].bounds or Box(0, 0, 0, 0))
+    placed = [one for one in regions if place_kind(one.note) == "word" and one.note.bounds]
+    lines = reading_order(placed, lambda one: one.note.bounds or Box(0, 0, 0, 0))
     return [*(one for one in regions if not any(one is line for line in placed)), *lines]
 
 
@@ -249,7 +270,7 @@ class _Regions:
         for one, other in self._contradicting(left, free):
             self._contradict((one, left.pop(one)), (other, free.pop(other)))
         for name, note in (left | self.past).items():
-            self.ledger.keep(self._weighed(name, note), {name: note})
+            self._confirm_or_not(name, note)
         for name, note in free.items():
             self._fill(name, note)
 
@@ -261,7 +282,7 @@ class _Regions:
             if new:
                 self.renewed.add(new[0])
                 told = f"{self.update.name} says {_words(self.now[new[0]])} there now"
-                self.ledger.remark(old, REPLACED, told, self.past.pop(old).score)
+                self.ledger.drop(old, REPLACED, told, self.past.pop(old).score)
 
     def _agree(self, one: str, note: RegionNote, other: str, new: RegionNote) -> None:
         members = {one: note, other: new}
@@ -291,8 +312,9 @@ class _Regions:
             f"{_words(loser)} {_number(loser.score)} against {_words(winner)} {_number(winner.score)} at the same "
             f"place (overlap {same_place(winner, loser):.2f}), which {teller}"
         )
-        self.ledger.keep(replace(winner, score=score), {won: winner})
-        self.ledger.remark(lost, CONTRADICTION, told, loser.score)
+        measure = None if certain else Measure("", CONTRADICTED, winner.score)
+        self.ledger.keep(replace(winner, score=score), {won: winner}, measure)
+        self.ledger.drop(lost, CONTRADICTION, told, loser.score)
 
     def _fill(self, name: str, note: RegionNote) -> None:
         score = note.score or 0.0
@@ -300,18 +322,16 @@ class _Regions:
             self.ledger.keep(note, {name: note})
         else:
             told = f"nobody else says {_words(note)} there, and {score:.2f} is below {self.settings.fill:.2f}"
-            self.ledger.remark(name, UNSURE, told, score)
+            self.ledger.drop(name, UNSURE, told, score)
 
-    def _weighed(self, name: str, note: RegionNote) -> RegionNote:
-        """What the update does not say: with a lower score where it lists all there is of this kind."""
+    def _confirm_or_not(self, name: str, note: RegionNote) -> None:
+        """Keep what the update does not say, with a lower score where it lists all there is of this kind."""
         certain = name in self.others and is_certain(note)
         if note.score is None or certain or not self._would_list(note):
-            return note
-        score = note.score * self.settings.silence
-        listed = _LISTS[place_kind(note)]
-        told = f"{self.update.name} lists all {listed} and not this one: {note.score:.2f} became {score:.2f}"
-        self.ledger.remark(name, UNCONFIRMED, told, note.score)
-        return replace(note, score=score)
+            self.ledger.keep(note, {name: note})
+        else:
+            lower = replace(note, score=note.score * self.settings.silence)
+            self.ledger.keep(lower, {name: note}, Measure("", UNCONFIRMED, note.score))
 
     def _would_list(self, note: RegionNote) -> bool:
         kind = place_kind(note)
@@ -394,7 +414,7 @@ def _newest(
         stale = kind == "groundings" and texts.get(note.level, note.text) != note.text
         if is_own(note.origin, update.source) and (key(note) in keys or stale):
             told = f"its text is no longer what {update.name} says" if stale else f"{update.name} says it anew"
-            ledger.remark(name, REPLACED, told, note.score)
+            ledger.drop(name, REPLACED, told, note.score)
         else:
             ledger.keep(note, {name: note})
     for name, note in now.items():

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openflorence.data.notes import ImageRow, LayerRow
+from openflorence.data.notes import ImageRow, LayerRow, Measure
 from openflorence.data.store import Store
 from openflorence.data.store_diff import Changes, RoundDiff
 from openflorence.data.store_rounds import Round, find_round
@@ -91,12 +91,14 @@ class Merge(Stage):
         return [self._merge(row.layers) for row in rows]
 
     def _merge(self, layers: Mapping[str, LayerRow]) -> Outcome:
-        base = there = said = _said(layers, self.base)
+        base = there = _said(layers, self.base)
+        measures: list[Measure] = []
         if self.past is not None:
             there = _said(layers, self.past)
-            said = as_said(there, (verdict for layer in self.past["layers"] for verdict in layers[layer].verdicts))
+            measures = [measure for layer in self.past["layers"] for measure in layers[layer].measures]
         if layers[self.new].status != "ok":
-            return carry(there, said, self.layer)
+            return carry(there, measures, self.layer)
+        said = as_said(there, measures)
         others = {name: note for name, note in base.notes.items() if not is_own(note.origin, self.source)}
         own = {name: note for name, note in said.notes.items() if is_own(note.origin, self.source)}
         update = Update(

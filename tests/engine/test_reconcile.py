@@ -16,7 +16,7 @@ from openflorence.contract.records import (
     TextNote,
 )
 from openflorence.contract.shapes import Box, Point
-from openflorence.data.notes import LayerRow, Notes, Verdict, note_ids, numbered
+from openflorence.data.notes import LayerRow, Measure, Notes, Verdict, note_ids, numbered
 from openflorence.data.store_rounds import combine
 from openflorence.engine.fuse import members
 from openflorence.engine.reconcile import (
@@ -59,17 +59,22 @@ def said(layer: str, notes: Notes) -> Said:
     return Said(dict(numbered(layer, notes)), notes.whole)
 
 
-def merged(before, after, whole=(), labels=None, settings=SETTINGS) -> tuple[Notes, tuple[Verdict, ...]]:
+def merged(before, after, whole=(), labels=None) -> tuple[Notes, tuple[Verdict, ...]]:
     """Regions or notes of both sides, merged; `whole`: what the update lists completely."""
+    return measured(before, after, whole, labels)[:2]
+
+
+def measured(before, after, whole=(), labels=None):
+    """The same, with what was measured."""
     sides = [side if isinstance(side, Notes) else Notes(regions=tuple(side)) for side in (before, after)]
     new = replace(said("florence_1", sides[1]), whole=frozenset(whole))
     update = Update(said=new, source="florence", name="florence_1", labels=labels)
-    return reconcile(said("fuse", sides[0]), update, "refine_1", settings)
+    return reconcile(said("fuse", sides[0]), update, "refine_1", SETTINGS)
 
 
 def dropped(verdicts) -> dict[str, str]:
-    """Note -> rule, but for what is part of a note of the result and what is only said about it."""
-    return {one.note_id: one.rule for one in verdicts if one.rule not in ("fused", "unconfirmed")}
+    """Note -> rule, but for what is part of a note of the result."""
+    return {one.note_id: one.rule for one in verdicts if one.rule != "fused"}
 
 
 # ---- one place, one meaning
@@ -84,7 +89,8 @@ def test_two_that_agree_are_one_surer_region():
     assert region.label == "car"
     assert region.origin == Origin(source="fused", model="detr+florence", round=1)
     assert members(verdicts) == {"refine_1/region0": ("fuse/region0", "florence_1/region0")}
-    assert [one.value for one in verdicts] == [0.6, 0.5]  # scores as they were said
+    # Overlaps with the new box, which is 100 / 11 high: of 10, and with 8 of it.
+    assert [one.value for one in verdicts] == pytest.approx([10 / 11, 0.88])
 
 
 def test_origins_of_a_fused_region_stay_apart_when_it_is_fused_again():
@@ -138,7 +144,7 @@ def test_words_that_read_the_same_agree_and_others_contradict():
     ids=["what is there is surer", "the update is surer", "equally sure"],
 )
 def test_of_two_that_contradict_the_surer_stays_with_less(there, new, stays, score, loser):
-    notes, verdicts = merged([seen("dog", score=there)], [now("cat", BESIDE, new)])
+    notes, verdicts, measures = measured([seen("dog", score=there)], [now("cat", BESIDE, new)])
     (region,) = notes.regions
     assert (region.label, region.score) == (stays, pytest.approx(score))
     assert dropped(verdicts) == {loser: "contradiction"}
@@ -147,6 +153,7 @@ def test_of_two_that_contradict_the_surer_stays_with_less(there, new, stays, sco
     assert f"'cat' {new:.2f}" in verdict.reason
     assert "overlap 0.80" in verdict.reason
     assert verdict.value == min(there, new)
+    assert measures == (Measure("refine_1/region0", "contradicted", max(there, new)),)
 
 
 def test_labels_of_places_that_fit_loosely_are_two_things():
@@ -184,11 +191,10 @@ def test_a_gap_is_filled_from_a_stated_score_on():
 
 def test_what_a_complete_list_lacks_is_less_sure():
     # By hand: 0.7 * 0.6 = 0.42.
-    notes, verdicts = merged([seen("car")], [], whole=("objects",))
+    notes, verdicts, measures = measured([seen("car")], [], whole=("objects",))
     assert notes.regions[0].score == pytest.approx(0.42)
-    (remark,) = [one for one in verdicts if one.rule == "unconfirmed"]
-    assert (remark.note_id, remark.value) == ("fuse/region0", 0.6)
-    assert "0.60 became 0.42" in remark.reason
+    assert not dropped(verdicts)
+    assert measures == (Measure("refine_1/region0", "unconfirmed", 0.6),)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +210,10 @@ def test_what_a_complete_list_lacks_is_less_sure():
     ids=["cut list", "list of words", "other labels", "description", "crowd", "nowhere"],
 )
 def test_silence_says_nothing_about_what_is_not_listed(note, whole, labels):
-    notes, verdicts = merged([note], [], whole, labels)
+    notes, verdicts, measures = measured([note], [], whole, labels)
     assert notes.regions == (note,)
     assert [one.rule for one in verdicts] == ["fused"]
+    assert measures == ()
 
 
 def test_labels_that_mean_the_same_are_known_to_an_update():
@@ -362,13 +369,13 @@ def test_a_model_that_says_the_same_again_changes_nothing(before, after, texts, 
     base = Notes(texts=tuple(texts), regions=tuple(before))
     new = tuple({one.level: one for one in new}.values())  # of each level one, as the network has it
     update = Notes(texts=new, regions=tuple(after), whole=frozenset(whole))
-    first, verdicts = merged(base, update, whole)
+    first, _, measures = measured(base, update, whole)
     others = {name: note for name, note in numbered("fuse", base) if not is_own(note.origin, "florence")}
     for _ in range(2):
-        own = as_said(said("refine_1", first), verdicts).notes
+        own = as_said(said("refine_1", first), measures).notes
         there = Said(others | {name: note for name, note in own.items() if is_own(note.origin, "florence")}, base.whole)
         told = Update(said=said("florence_1", update), source="florence", name="florence_1")
-        second, verdicts = reconcile(there, told, "refine_1", SETTINGS)
+        second, _, measures = reconcile(there, told, "refine_1", SETTINGS)
         assert _bag(second) == _bag(first)
         first = second
 
@@ -378,13 +385,13 @@ def _bag(notes: Notes) -> list[str]:
 
 
 def test_what_the_update_could_not_look_at_stays_as_it_is():
-    there, before = said("refine_1", Notes(regions=(past("dog", score=0.4),))), 0.9
-    as_it_was = replace(there, notes={"refine_1/region0": past("dog", score=before)})
-    notes, verdicts = carry(there, as_it_was, "refine_2")
+    there = said("refine_1", Notes(regions=(past("dog", score=0.4),)))
+    notes, verdicts, measures = carry(there, [Measure("refine_1/region0", "unconfirmed", 0.9)], "refine_2")
     assert [one.score for one in notes.regions] == [0.4]
+    assert members(verdicts) == {"refine_2/region0": ("refine_1/region0",)}
     # So the score as it was said is still known in the round after.
-    again = as_said(said("refine_2", notes), verdicts)
-    assert [one.score for one in again.notes.values()] == [before]
+    again = as_said(said("refine_2", notes), measures)
+    assert [one.score for one in again.notes.values()] == [0.9]
 
 
 def test_said_is_what_a_round_says_with_ids():
