@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openflorence.data.entries import read_json
-from openflorence.data.notes import Failure, LayerRow
+from openflorence.data.notes import KINDS, Failure, LayerRow
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit, commit_json, locked
 from openflorence.data.store_rows import Plain, arrow, layer_row_from_plain, layer_row_to_plain, layer_schema
@@ -82,6 +82,18 @@ class LayerRun:
         """
         return [layer_row_from_plain(row) for row in self._columns(unit, None)]
 
+    def read_outcomes(self, unit: int) -> tuple[list[LayerRow], int]:
+        """Give the rows of a unit without notes and measures, and how many notes they have together; faster than `read`.
+
+        raises    BadRecord when they are not there.
+        """
+        columns = ["image_id", "status", "error", "verdicts"]
+        table = self._table(unit, [*columns, *KINDS])
+        nothing = {**dict.fromkeys(KINDS), "whole": (), "measures": ()}
+        rows = [layer_row_from_plain(row | nothing) for row in table.select(columns).to_pylist()]
+        lists = (chunk for kind in KINDS for chunk in table[kind].chunks)
+        return rows, sum(len(chunk.flatten()) for chunk in lists)
+
     def _storable(self, row: LayerRow) -> tuple[LayerRow, Plain]:
         try:
             return row, layer_row_to_plain(row)
@@ -91,13 +103,18 @@ class LayerRun:
             return failed, layer_row_to_plain(failed)
 
     def _columns(self, unit: int, columns: list[str] | None) -> list[Plain]:
+        found: list[Plain] = self._table(unit, columns).to_pylist()
+        return found
+
+    def _table(self, unit: int, columns: list[str] | None) -> Any:
+        """Columns of the rows of a unit; all for None."""
         import pyarrow.parquet as parquet
 
         path = self.path(unit)
         if not path.exists():
             raise BadRecord(f"layer {self.layer!r}, run {self.run_id}, has no unit {unit}: {path} is not there; run it")
         with parquet.ParquetFile(path) as file:
-            return file.read(columns=columns, use_threads=False).to_pylist()
+            return file.read(columns=columns, use_threads=False)
 
     # ---- attempts
 

@@ -6,7 +6,7 @@ The layers are read unit by unit; what is kept of them does not grow with the st
 from collections import Counter
 from dataclasses import dataclass, field
 
-from openflorence.data.notes import KINDS, LayerRow
+from openflorence.data.notes import LayerRow
 from openflorence.data.store import Store
 from openflorence.data.store_rounds import Round
 from openflorence.engine.tallies import Sample
@@ -92,8 +92,10 @@ def read_outcomes(store: Store, one: Round) -> Outcomes:
     for unit in range(one.units):
         uris = [row.uri for row in store.images(unit, data=False)]
         for layer, count in layers.items():
-            for place, row in enumerate(store.layer(layer, one.runs[layer]).read(unit)):
-                _take_row(count, row)
+            rows, notes = store.layer(layer, one.runs[layer]).read_outcomes(unit)
+            count.notes += notes
+            for place, row in enumerate(rows):
+                count.statuses[row.status] += 1
                 _take_failure(failures, layer, row, start + place, uris[place])
                 count.dropped += _take_verdicts(dropped, layer, row, start + place)
         start += len(uris)
@@ -107,11 +109,6 @@ def read_outcomes(store: Store, one: Round) -> Outcomes:
 def kind_of(note_id: str) -> str:
     """Name the kind of a note by its id: "fuse/region3" is a region, "fuse/grounding0.phrase2" a phrase."""
     return note_id.rpartition("/")[2].rpartition(".")[2].rstrip("0123456789")
-
-
-def _take_row(count: LayerCount, row: LayerRow) -> None:
-    count.statuses[row.status] += 1
-    count.notes += sum(len(getattr(row.notes, kind)) for kind in KINDS)
 
 
 def _take_failure(

@@ -317,6 +317,7 @@ def test_a_seal_counts_what_is_there(empty):
     assert sealed["reasons"] == {"failed: ValueError": 1, "filtered: duplicate": 1}
     assert sealed["dropped"] == {"score": 2}
     assert (sealed["units"], sealed["rows"], sealed["facts"]) == (1, 3, {"model": "nano"})
+    assert run.read_outcomes(0) == ([replace(row, notes=Notes()) for row in rows], 1)
     assert empty.layer("detect", "r1-a").is_sealed
 
 
