@@ -83,7 +83,7 @@ class LayerRun:
         return [layer_row_from_plain(row) for row in self._columns(unit, None)]
 
     def read_outcomes(self, unit: int) -> tuple[list[LayerRow], int]:
-        """Give the rows of a unit without notes and measures, and how many notes they have together; faster than `read`.
+        """Give the rows of a unit without notes and measures, and how many notes there are; faster than `read`.
 
         raises    BadRecord when they are not there.
         """
