@@ -34,7 +34,7 @@ def stages():
 
 def test_every_specialist_is_made_of_settings_that_json_can_hold(stages):
     assert json.loads(json.dumps(SETTINGS)) == SETTINGS
-    assert len({stage.layer for stage in stages.values()}) == len(SPECIALISTS) == 9
+    assert len({stage.layer for stage in stages.values()}) == len(SPECIALISTS) == 10
 
 
 def test_everybody_votes_on_what_he_looks_for(stages):

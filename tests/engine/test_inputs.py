@@ -264,3 +264,16 @@ def test_a_tar_of_images_alone_has_no_specialist_of_captions(tmp_path):
     source = open_source(str(tar(tmp_path / "a.tar", {"1.png": png(1), "2.png": png(2)})))
     assert (source.labels, source.told) == ((), "WebDataset")
     assert len(list(source.images)) == 2
+
+
+def test_the_command_line_says_what_was_recognised(tmp_path, call):
+    (tmp_path / "plan.toml").write_text(
+        f'copies = false\n[[specialist]]\nname = "own"\nfunction = "{__name__}:see"\nsays = ["object"]\n'
+    )
+    words = ("engine", "run", coco(tmp_path / "set"), tmp_path / "fld", "--plan", tmp_path / "plan.toml")
+    done = call(*words)
+    assert done.code == 0, done.err
+    assert done.err.startswith(
+        "a data set (coco) 'set': 2 images, 2 annotations; its labels are the specialist 'people'\n"
+    )
+    assert "2 images new" in done.err
