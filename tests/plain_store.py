@@ -205,6 +205,8 @@ def misbehave(what: str, outcomes: list, at: int) -> object:
         return [*outcomes[:at], "a text", *outcomes[at + 1 :]]
     if what == "verdicts":
         return [*outcomes[:at], (Notes(), ["no verdict"]), *outcomes[at + 1 :]]
+    if what == "score":
+        return [*outcomes[:at], Notes(texts=(TextNote(text="too sure", score=2.0),)), *outcomes[at + 1 :]]
     if what == "drop":
         return [*outcomes[:at], Drop("duplicate", "seen before"), *outcomes[at + 1 :]]
     assert what == "verdict"
