@@ -15,8 +15,8 @@ largest overlaps first:
 
 Meaning is the label of an object, synonyms united, and what a line reads. Two descriptions of one place contradict
 nothing, nor does a label where the boxes fit loosely: a rider sits on a horse. Texts: of each level one of the source,
-the newest; groundings, questions and pairs likewise by their text, question and prefix, and a grounding goes with its
-text.
+the newest; groundings, questions and pairs likewise by their text, question and prefix. A grounding goes with its text;
+to one of others with the same text the update adds the phrases that it lacks.
 
 Every note of both sides has a verdict: of the rule "fused" where it is part of a note of the result, as fuse.py has it,
 or of the rule that drops it. A region with a lower score has the measure "unconfirmed" or "contradicted" with the score
@@ -30,7 +30,7 @@ from typing import Any
 
 from openflorence.contract.lines import reading_order
 from openflorence.contract.overlaps import iou
-from openflorence.contract.records import Origin, RegionNote, Whole
+from openflorence.contract.records import GroundingNote, Origin, RegionNote, Whole
 from openflorence.contract.shapes import Box
 from openflorence.data.notes import KINDS, LayerRow, Measure, Note, Notes, Verdict, kept, numbered, phrase_ids
 from openflorence.engine.fuse import PART
@@ -44,6 +44,7 @@ from openflorence.engine.votes import (
     fold,
     meaning_of,
     merge,
+    origin_of,
     place_kind,
     same_place,
     sources_of,
@@ -67,7 +68,7 @@ class ReconcileSettings:
     conflict: float = 0.75  # and of two that contradict each other
     trust: float = 0.5  # share of the surer's doubt that another voice of score 1 takes away
     doubt: float = 0.5  # share of the surer's score that a contradiction of score 1 takes away
-    silence: float = 0.7  # what a score is multiplied with when a complete list lacks the region
+    silence: float = 0.5  # what a score is multiplied with when a complete list lacks the region
     fill: float = 0.5  # least score of what the update alone says
     unscored: float = 0.5  # the score of a region of the update that has none
     synonyms: Mapping[str, str] = field(default_factory=dict)  # label -> the label to use for it
@@ -410,15 +411,36 @@ def _newest(
     """Let the newer notes of the source take the place of its older ones; those of others stay as they are."""
     keys = {key(note) for note in now.values()}
     texts = {note.level: note.text for note in _of(update.said, "texts").values()}
+    stay: dict[str, Any] = {}
     for name, note in before.items():
         stale = kind == "groundings" and texts.get(note.level, note.text) != note.text
         if is_own(note.origin, update.source) and (key(note) in keys or stale):
             told = f"its text is no longer what {update.name} says" if stale else f"{update.name} says it anew"
             ledger.drop(name, REPLACED, told, note.score)
         else:
+            stay[name] = note
+    twins = {key(note): name for name, note in stay.items()} if kind == "groundings" else {}
+    pairs = {twins[key(note)]: name for name, note in now.items() if key(note) in twins}
+    for name, note in stay.items():
+        if name in pairs:
+            new = now[pairs[name]]
+            ledger.keep(_tied(note, new), {name: note, pairs[name]: new})
+        else:
             ledger.keep(note, {name: note})
     for name, note in now.items():
-        ledger.keep(note, {name: note})
+        if name not in pairs.values():
+            ledger.keep(note, {name: note})
+
+
+def _tied(note: GroundingNote, new: GroundingNote) -> GroundingNote:
+    """A grounding with the phrases more that an update ties to places; as it is where it is of people."""
+    known = {(phrase.phrase, phrase.span) for phrase in note.phrases}
+    more = [phrase for phrase in new.phrases if (phrase.phrase, phrase.span) not in known]
+    certain = is_certain(note) and all(phrase.score is None for phrase in note.phrases)
+    if certain or PEOPLE in sources_of(note.origin) or not more:
+        return note
+    phrases = sorted([*note.phrases, *more], key=lambda one: (one.span or (len(note.text), 0), one.phrase))
+    return replace(note, phrases=tuple(phrases), origin=origin_of([note.origin, new.origin]))
 
 
 # ---- what all need

@@ -302,14 +302,40 @@ def test_a_grounding_goes_with_its_text():
         ),
     )
     again, verdicts = merged(before, Notes(texts=(text("a car"),), groundings=(ground("a car"),)))
-    assert [one.origin.source for one in again.groundings] == ["other", "florence", "florence"]
+    assert [(one.text, one.origin.source) for one in again.groundings] == [
+        ("a car", "other"),
+        ("a car on a road", "florence"),
+    ]
     assert dropped(verdicts) == {"fuse/text0": "replaced", "fuse/grounding0": "replaced"}
+    # What another tied to places is not tied once more.
+    assert members(verdicts)["refine_1/grounding0"] == ("fuse/grounding1", "florence_1/grounding0")
     other, verdicts = merged(before, Notes(texts=(text("a bus"),)))
     assert [(one.text, one.origin.source) for one in other.groundings] == [
         ("a car", "other"),
         ("a car on a road", "florence"),
     ]
     assert "its text is no longer" in next(one.reason for one in verdicts if one.note_id == "fuse/grounding0")
+
+
+@pytest.mark.parametrize(
+    ("score", "source", "phrases", "by"),
+    [
+        (0.8, "other", ["car", "road"], Origin(source="fused", model="florence+other")),
+        (None, "other", ["car"], Origin(source="other")),
+        (0.8, "people", ["car"], Origin(source="people")),
+    ],
+    ids=["a model", "certain", "people"],
+)
+def test_phrases_that_others_did_not_tie_are_added_to_theirs(score, source, phrases, by):
+    there = ground("a car on a road", source)
+    there = replace(there, phrases=(replace(there.phrases[0], span=(2, 5), score=score),))
+    road = PhraseNote(phrase="road", boxes=(Box(*FAR),), span=(11, 15), score=0.5)
+    elsewhere = PhraseNote(phrase="car", boxes=(Box(*FAR),), span=(2, 5), score=0.9)
+    new = replace(ground("a car on a road"), phrases=(road, elsewhere))
+    (note,) = merged(Notes(groundings=(there,)), Notes(groundings=(new,)))[0].groundings
+    assert [one.phrase for one in note.phrases] == phrases
+    assert note.phrases[0] == there.phrases[0]
+    assert note.origin == by
 
 
 def test_questions_and_pairs_are_answered_anew():
