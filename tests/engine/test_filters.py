@@ -57,11 +57,11 @@ def test_the_most_exact_threshold_counts():
         region(0, 0, 9, 9, "cat", 0.55, origin=owl),  # below 0.6, by both
         region(0, 0, 9, 9, "dog", 0.65, origin=owl),  # below 0.7, by source
         region(0, 0, 9, 9, "dog", None, origin=owl),  # said by people
-        RegionNote(box=Box(0, 0, 9, 9), word="EXIT", score=0.4),  # below 0.5 of words
+        RegionNote(box=Box(0, 0, 9, 9), word="EXIT", score=0.25),  # below 0.3 of words
     )
     verdicts = drop_unsure(notes, settings)
     assert [verdict.note_id for verdict in verdicts] == ["a/region0", "a/region2", "a/region3", "a/region5"]
-    assert verdicts[0].reason == "score 0.450 is below 0.5"
+    assert verdicts[0].reason == "score 0.4500 is below 0.5"
     assert verdicts[0].value == 0.45
     with pytest.raises(BadConfig, match=r"'owl' is 7; allowed are 0 to 1"):
         ScoreSettings(exact={"owl": 7})

@@ -118,7 +118,7 @@ def test_a_plan_reads_as_written(tmp_path: Path):
         ("", "one \\[\\[specialist\\]\\] or more"),
         ('[[specialist]]\nmodel = "x"\n', "has a name"),
         ("[filters]\n", "a plan has"),
-        ('[[specialist]]\nname = "own"\n[filter.score]\n', "allowed are .*scores"),
+        ('[[specialist]]\nname = "rapidocr"\n[filter.score]\n', "allowed are .*scores"),
         ("[[specialist\n", "cannot read the plan"),
     ],
     ids=["empty", "no name", "table", "rule", "toml"],
