@@ -26,6 +26,9 @@ _PACKED = {
     "lance-encoding:structural-encoding": "miniblock",
     "lance-encoding:minichunk-size": "65536",
 }
+# What Lance keeps of files it has opened, some 27 KB a unit. Read in turn, none is needed again, and its own limit of
+# 1 GB would look as if memory grew with the images; read at random, every one is needed again.
+_IN_TURN_BYTES, _AT_RANDOM_BYTES = 16 * 2**20, 256 * 2**20
 IMAGE_COLUMNS = ("image_id", "uri", "mime", "width", "height", "size_bytes", "licence", "meta", "unit")
 
 
@@ -51,7 +54,7 @@ class Corpus:
     def __init__(self, path: Path, tag: str = "") -> None:
         """Name a corpus; it is opened when it is needed, once in each process."""
         self.path, self.tag = path, tag
-        self._opened: tuple[int, Any] | None = None
+        self._opened: dict[int, tuple[int, Any]] = {}  # bytes that are kept -> process, data set
         self._ids = lru_cache(maxsize=4)(self._read_ids)
 
     def __getstate__(self) -> tuple[Path, str]:
@@ -82,14 +85,19 @@ class Corpus:
     @property
     def data(self) -> Any:
         """The Lance data set, as it was when it was opened; see `refresh`."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            opened = _lance().dataset(str(self.path), version=self.tag or None)
-            self._opened = (os.getpid(), opened)
-        return self._opened[1]
+        return self._data(_IN_TURN_BYTES)
+
+    def _data(self, kept_bytes: int) -> Any:
+        process, opened = self._opened.get(kept_bytes, (0, None))
+        if process != os.getpid():
+            lance, version = _lance(), self.tag or None
+            opened = lance.dataset(str(self.path), version=version, metadata_cache_size_bytes=kept_bytes)
+            self._opened[kept_bytes] = (os.getpid(), opened)
+        return opened
 
     def refresh(self) -> None:
         """Forget the opened version, so that the latest one is seen."""
-        self._opened = None
+        self._opened = {}
 
     @property
     def units(self) -> int:
@@ -114,7 +122,7 @@ class Corpus:
 
     def take(self, rows: Sequence[int], columns: Sequence[str]) -> list[Plain]:
         """Give columns of any rows, in the order asked for."""
-        return self.data.take(list(rows), columns=list(columns)).to_pylist()
+        return self._data(_AT_RANDOM_BYTES).take(list(rows), columns=list(columns)).to_pylist()
 
     def scan(self, columns: Sequence[str]) -> Iterator[Plain]:
         """Give columns of all rows in turn, a few hundred at a time in memory."""
