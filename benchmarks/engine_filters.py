@@ -48,7 +48,7 @@ from openflorence.model.predict import Florence, load
 FIRST_SEED = 900_000  # of scenes; thresholds were chosen on those from 700,000 on
 TRUE_IOU = 0.5  # from here on a region is at its place
 KINDS_OF_NOTES = ("objects", "descriptions", "words", "texts", "phrases")
-_VOCABULARY = (*KINDS, SIGN)
+VOCABULARY = (*KINDS, SIGN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class _Noise:
         regions = [note for region in self.record.regions for note in self._region(region)]
         for _ in self.record.regions:
             if chance(self.rng, self.errors.invented):
-                label = pick(self.rng, _VOCABULARY)
+                label = pick(self.rng, VOCABULARY)
                 box = self._anywhere()
                 colour = pick(self.rng, tuple(COLOURS))
                 regions.append(self._made(RegionNote(box=box, label=label, description=f"{colour} {label}"), False))
@@ -143,7 +143,7 @@ class _Noise:
             return []
         note, right = RegionNote(box=true.box, label=true.label, description=true.description), True
         if chance(rng, errors.wrong_label):
-            label = pick(rng, [kind for kind in _VOCABULARY if kind != true.label])
+            label = pick(rng, [kind for kind in VOCABULARY if kind != true.label])
             note, right = replace(note, label=label, description=note.description.replace(true.label, label)), False
         elif chance(rng, errors.wrong_description):
             colours = [colour for colour in COLOURS if colour not in note.description]
@@ -184,7 +184,7 @@ class _Noise:
     def _sliver(self) -> RegionNote:
         width, height = self.record.image_wh
         top = (height - 60) * float(self.rng.random())
-        label = pick(self.rng, _VOCABULARY)
+        label = pick(self.rng, VOCABULARY)
         return RegionNote(box=Box(width - 0.015 * width, top, width, top + 60), label=label, description=label)
 
     def _texts(self) -> list[TextNote]:
@@ -200,8 +200,8 @@ class _Noise:
     def _swapped(self, text: str) -> str:
         """Name a kind that is nowhere in the scene in place of one that is."""
         there = {region.label for region in self.record.regions}
-        named = [kind for kind in _VOCABULARY if kind in there and kind in text]
-        absent = pick(self.rng, [kind for kind in _VOCABULARY if kind not in there])
+        named = [kind for kind in VOCABULARY if kind in there and kind in text]
+        absent = pick(self.rng, [kind for kind in VOCABULARY if kind not in there])
         return text.replace(pick(self.rng, named), absent) if named else f"{text.rstrip('.')} and a {absent}"
 
     def _groundings(self) -> list[GroundingNote]:
@@ -290,7 +290,7 @@ def measure(plan: Plan, model: Florence | None = None) -> dict[str, object]:
     """Annotate scenes, fuse, filter, count."""
     settings = JudgeSettings(
         texts=TextSettings(parser=plan.parser),
-        agree=AgreeSettings(vocabulary=_VOCABULARY, parser=plan.parser),
+        agree=AgreeSettings(vocabulary=VOCABULARY, parser=plan.parser),
     )
     rule = FuseRule(tuple(Voter(who.name, ("object", "word")) for who in plan.specialists))
     alone: list[dict[str, Tally]] = []  # the first specialist
@@ -315,7 +315,7 @@ def measure(plan: Plan, model: Florence | None = None) -> dict[str, object]:
             dropped[verdict.rule] = dropped.get(verdict.rule, 0) + 1
     steps = {"alone": alone, "before": before, "after": after}
     rows = [
-        {"kind": kind} | {name: _shares([one[kind] for one in tallies]) for name, tallies in steps.items()}
+        {"kind": kind} | {name: shares_of([one[kind] for one in tallies]) for name, tallies in steps.items()}
         for kind in KINDS_OF_NOTES
     ]
     return {"rows": rows, "dropped": dropped, "ms_per_scene": 1e3 * seconds / plan.scenes}
@@ -325,7 +325,7 @@ def _look(model: Florence, scene: Scene, notes: Notes) -> dict[str, float]:
     return likelihoods(model, Image.fromarray(scene.image), pool({"noisy": notes}).regions)
 
 
-def _shares(tallies: Sequence[Tally]) -> dict[str, object]:
+def shares_of(tallies: Sequence[Tally]) -> dict[str, object]:
     """Precision and recall over all scenes, with 95% bootstrap intervals over scenes."""
     counts = np.array(tallies, np.float64)
     draws = dice(0).integers(0, len(counts), (1000, len(counts)))
