@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-LANGUAGES = {"python", "py", "sh", "text", "json"}
+LANGUAGES = {"python", "py", "sh", "text", "json", "toml"}
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,14 @@ def test_failures_are_done_again_when_asked_and_nothing_else_is(photos, tmp_path
     assert run_round(None, store.folder, plan, retry=True).round.number == third.round.number  # nothing is left to do
 
 
+def test_the_plan_of_the_documentation_is_one(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "engine.md").read_text("utf-8")
+    (tmp_path / "plan.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
+    plan = read_plan(tmp_path / "plan.toml")
+    assert [one.name for one in plan.specialists] == ["rapidocr", "florence", "detector"]
+    assert plan.detail is not None
+
+
 PLAN = """
 [copies]
 near = 4
