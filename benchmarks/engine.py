@@ -1,14 +1,18 @@
-"""What the engine costs beside its specialists: over a plain loop, with two workers, and in memory.
+"""What the engine costs beside its specialists: over a plain loop, with two workers, in memory, and on the disk.
 
-    python -m benchmarks.engine                        # a quiet machine; a few minutes
+    python -m benchmarks.engine                        # a quiet machine; six minutes
     python -m benchmarks.engine --parts cost memory    # some of it; --images 40 shows that it runs
 
 cost      A specialist that sleeps 5 ms an image, inline over a store on disk, against a plain loop that calls the same
-          specialist with the same batches, its images in memory and its notes in a list. In turns, medians.
-workers   The same specialist with one worker and with two, as processes and on Ray. Images a second from when each
-          has committed a unit until the last unit; what it took in all, starts included, stands beside.
+          specialist with the same batches, its images in memory and its notes in a list. In turns, medians. `cpu_share`
+          is the same in processor time, which other work on the machine hardly touches.
+workers   The same specialist with one worker and with two, as processes and on Ray, in turns, medians. Images a second
+          in the second half of the units, when all workers are there; what it took in all, with starts, stands beside.
 memory    Peak memory of a run over ten times as many images, each in a fresh process: a driver with a stage of no cost
           over a store of made-up images, so that nothing but the engine can grow.
+publish   Bytes that publishing a round adds to a store of drawn scenes with the grain of photographs, as a share of the
+          image bytes: with texts, boxes and phrases as specialists give them, and with all that is known of a scene.
+          Bytes of layer and column, also for each annotation: a text, a region, or a phrase with a place.
 Prints a table and one line of JSON, and writes that line into a dated file.
 """
 
@@ -20,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from io import BytesIO
@@ -33,12 +37,19 @@ from PIL import Image
 
 from benchmarks.engine_stub import BATCH, UNIT, Sleeper
 from benchmarks.machine import ROOT, commit, keep, processor
+from openflorence.contract.records import RegionNote
+from openflorence.data.album import scene_record
+from openflorence.data.notes import LayerRow, Notes
 from openflorence.data.store import ImageIn, Store
+from openflorence.data.world import WorldConfig, draw_scene
 from openflorence.engine.runners import RunSettings, run_stages
 from openflorence.engine.schedule import Progress
 from openflorence.engine.stages import Factory, Outcome, Row, StageSpec
 
-PARTS = ("cost", "workers", "memory")
+PARTS = ("cost", "workers", "memory", "publish")
+RUNNERS = ("processes", "ray")
+UNITS = 32  # that workers share: with a few, what is left for the last of them would count
+SCENE_PX = 256  # a side of a drawn scene
 PICTURE_PX = 160  # a side of noise: as JPEG about 20 KB
 
 
@@ -49,8 +60,9 @@ class Plan:
     parts: tuple[str, ...] = PARTS
     images: int = 2048  # of the store on disk: eight units
     stub_images: int = 5000  # of the smaller run for memory; the larger has ten times as many
+    scenes: int = 512  # of the store that is published
     wait_ms: float = 5.0  # of the specialist, for an image
-    repeats: int = 3
+    repeats: int = 5
     out: Path = ROOT / "benchmarks"  # where the dated file goes
 
 
@@ -74,6 +86,7 @@ def read_plan() -> Plan:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=plan.parts)
     parser.add_argument("--images", type=int, default=plan.images)
     parser.add_argument("--stub-images", type=int, default=plan.stub_images)
+    parser.add_argument("--scenes", type=int, default=plan.scenes)
     parser.add_argument("--wait-ms", type=float, default=plan.wait_ms)
     parser.add_argument("--repeats", type=int, default=plan.repeats)
     parser.add_argument("--out", type=Path, default=plan.out)
@@ -93,20 +106,21 @@ def measure(plan: Plan, folder: Path) -> dict[str, Any]:
         "unit": UNIT,
         "repeats": plan.repeats,
     }
-    if {"cost", "workers"} & set(plan.parts):
-        store = fill(folder / "store", plan.images)
     if "cost" in plan.parts:
-        results["cost"] = measure_cost(store, plan)
+        results["cost"] = measure_cost(fill(folder / "cost", plan.images, UNIT), plan)
     if "workers" in plan.parts:
-        results["workers"] = [measure_workers(runner, store, plan) for runner in ("processes", "ray")]
+        store = fill(folder / "workers", plan.images, max(plan.images // UNITS, 1))
+        results["workers"] = [measure_workers(runner, store, plan) for runner in RUNNERS]
     if "memory" in plan.parts:
         results["memory"] = [measure_memory(runner, folder, plan) for runner in ("inline", "processes")]
+    if "publish" in plan.parts:
+        results["publish"] = measure_publishing(folder / "scenes", plan.scenes)
     return results
 
 
-def fill(folder: Path, images: int) -> Store:
-    """A store of so many pictures of noise, no two the same; at least eight units, so that workers can share them."""
-    store = Store.create(folder, unit_images=max(min(UNIT, images // 8), 1))
+def fill(folder: Path, images: int, unit: int) -> Store:
+    """A store of so many pictures of noise, no two the same."""
+    store = Store.create(folder, unit_images=unit)
     store.ingest(ImageIn(uri=str(number), data=noise(number)) for number in range(images))
     return store
 
@@ -137,16 +151,20 @@ def measure_cost(store: Store, plan: Plan) -> dict[str, Any]:
     rows = [Row(image, {}) for unit in store.units() for image in store.images(unit)]
     spec, opened = sleeper(plan.wait_ms), opener(store)
     run_stages([spec], opened, 0)  # imports and first touches are paid once, whoever comes first
-    seconds: dict[str, list[float]] = {"plain": [], "engine": []}
+    seconds: dict[str, list[tuple[float, float]]] = {"plain": [], "engine": []}
     for repeat in range(plan.repeats):
         seconds["plain"].append(timed(lambda: plain_loop(rows, plan.wait_ms)))
         seconds["engine"].append(timed(lambda: run_stages([spec], opened, repeat + 1)))  # noqa: B023 - called at once
-    plain, engine = median(seconds["plain"]), median(seconds["engine"])
+    (plain, plain_cpu), (engine, engine_cpu) = (
+        [median(column) for column in zip(*found, strict=True)] for found in seconds.values()
+    )
     return {
         "plain_s": plain,
         "engine_s": engine,
         "share": engine / plain - 1,
         "us_per_image": 1e6 * (engine - plain) / len(rows),
+        "cpu_share": (engine_cpu - plain_cpu) / plain,
+        "cpu_us_per_image": 1e6 * (engine_cpu - plain_cpu) / len(rows),
         "seconds": seconds,
     }
 
@@ -160,33 +178,46 @@ def plain_loop(rows: Sequence[Row], wait_ms: float) -> list[Outcome]:
     return notes
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that it takes."""
-    start = time.perf_counter()
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that it takes, and seconds of the processor."""
+    start, start_cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - start_cpu
 
 
 def measure_workers(runner: str, store: Store, plan: Plan) -> dict[str, Any]:
-    """Images a second of one worker and of two."""
-    found: dict[str, Any] = {"runner": runner}
-    for workers in (1, 2):
-        ticks: list[tuple[float, Progress]] = []
-        start = time.perf_counter()
+    """Images a second of one worker and of two, in turns."""
+    runs: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    for repeat in range(plan.repeats):
+        for workers, found in runs.items():
+            settings = RunSettings(runner=runner, workers=workers)  # type: ignore[arg-type]
+            number = 1000 * RUNNERS.index(runner) + 10 * repeat + workers + 100  # a round of its own: nothing is there
+            found.append(paced(store, plan.wait_ms, number, settings))
+    paces = {workers: median(pace for pace, _ in found) for workers, found in runs.items()}
+    return {
+        "runner": runner,
+        **{f"images_per_s_{workers}": pace for workers, pace in paces.items()},
+        **{f"total_s_{workers}": median(total for _, total in found) for workers, found in runs.items()},
+        "ratio": paces[2] / paces[1],
+        "runs": runs,
+    }
 
-        def tell(progress: Progress, ticks: list[tuple[float, Progress]] = ticks) -> None:
-            ticks.append((time.perf_counter(), progress))
 
-        settings = RunSettings(runner=runner, workers=workers)  # type: ignore[arg-type]
-        number = 100 * workers + ["processes", "ray"].index(runner)  # a round of its own: nothing is there yet
-        run_stages([sleeper(plan.wait_ms)], opener(store), number, settings, tell=tell)
-        found[f"total_s_{workers}"] = time.perf_counter() - start
-        # From when every worker has done a unit: the second one's first would else count as done in no time.
-        (first_s, first), (last_s, last) = ticks[workers - 1], ticks[-1]
-        rows = sum(last.statuses["sleeper"].values()) - sum(first.statuses["sleeper"].values())
-        found[f"images_per_s_{workers}"] = rows / (last_s - first_s)
-    found["ratio"] = found["images_per_s_2"] / found["images_per_s_1"]
-    return found
+def paced(store: Store, wait_ms: float, number: int, settings: RunSettings) -> tuple[float, float]:
+    """Images a second in the second half of a run, when all workers are there, and the seconds of all of it."""
+    ticks: list[tuple[float, Progress]] = []
+    start = time.perf_counter()
+    run_stages(
+        [sleeper(wait_ms)],
+        opener(store),
+        number,
+        settings,
+        tell=lambda progress: ticks.append((time.perf_counter(), progress)),
+    )
+    total_s = time.perf_counter() - start
+    (first_s, first), (last_s, last) = ticks[len(ticks) // 2 - 1], ticks[-1]
+    rows = sum(last.statuses["sleeper"].values()) - sum(first.statuses["sleeper"].values())
+    return rows / (last_s - first_s), total_s
 
 
 def measure_memory(runner: str, folder: Path, plan: Plan) -> dict[str, Any]:
@@ -209,6 +240,81 @@ def measure_memory(runner: str, folder: Path, plan: Plan) -> dict[str, Any]:
     return found
 
 
+def measure_publishing(folder: Path, scenes: int) -> list[dict[str, Any]]:
+    """What two rounds of drawn scenes add to a store."""
+    store = Store.create(folder)
+    store.ingest(ImageIn(uri=str(seed), data=grainy(seed)) for seed in range(scenes))
+    image_bytes = store.sql("SELECT sum(size_bytes) AS n FROM images")[0]["n"]
+    found = []
+    for number, (name, say) in enumerate({"as specialists": specialist_notes, "everything": all_notes}.items(), 1):
+        run = store.layer("scenes", f"r{number}")
+        count = 0
+        for unit in store.units():
+            notes = [say(int(image.uri)) for image in store.images(unit, data=False)]
+            count += sum(map(annotations, notes))
+            run.write(
+                unit, [LayerRow(one, notes=said) for one, said in zip(store.corpus.ids(unit), notes, strict=True)]
+            )
+        run.seal()
+        layer_bytes = bytes_of(run.folder)
+        store.define_round(number, {"scenes": run.run_id})
+        before = bytes_of(store.folder)
+        store.publish(number)
+        added = bytes_of(store.folder) - before
+        found.append(
+            {
+                "notes": name,
+                "image_bytes": image_bytes / scenes,
+                "annotations": count / scenes,
+                "layer_bytes": layer_bytes / scenes,
+                "layer_bytes_per_annotation": layer_bytes / count,
+                "published_bytes": added / scenes,
+                "published_bytes_per_annotation": added / count,
+                "share": added / image_bytes,
+            }
+        )
+    return found
+
+
+def grainy(seed: int) -> bytes:
+    """A drawn scene as JPEG, with grain: so it takes as much room as a photograph of its size."""
+    pixels = draw_scene(seed, WorldConfig(side_px=SCENE_PX)).image.astype(np.float64)
+    pixels += np.random.default_rng(seed).normal(0, 16.0, pixels.shape)
+    file = BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def all_notes(seed: int) -> Notes:
+    """All that is known of a scene: outlines, expressions and questions too."""
+    known = scene_record(draw_scene(seed, WorldConfig(side_px=SCENE_PX)), str(seed))
+    return Notes(known.texts, known.regions, known.groundings, known.questions, known.pairs, known.whole)
+
+
+def specialist_notes(seed: int) -> Notes:
+    """Three texts, boxes with names and descriptions, and a text with its phrases tied to boxes; all with scores."""
+    dice, known = np.random.default_rng(seed), all_notes(seed)
+
+    def scored(note: Any) -> Any:
+        return replace(note, score=float(dice.random()))
+
+    regions = [
+        RegionNote(box=note.box, label=note.label, description=note.description, origin=note.origin)
+        for note in known.regions
+    ]
+    return Notes(tuple(map(scored, known.texts)), tuple(map(scored, regions)), tuple(map(scored, known.groundings)))
+
+
+def annotations(notes: Notes) -> int:
+    """As the Florence-2 report counts them: texts, regions with their texts, and phrases with their places."""
+    return len(notes.texts) + len(notes.regions) + sum(len(note.phrases) for note in notes.groundings)
+
+
+def bytes_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def print_rows(part: str, found: Any) -> None:
     """One line a measurement."""
     for row in found if isinstance(found, list) else [found]:
@@ -218,7 +324,7 @@ def print_rows(part: str, found: Any) -> None:
 def cells(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Names and values of a row, without the single repeats."""
     for name, value in row.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict | list):
             yield name, f"{value:.3f}" if isinstance(value, float) else str(value)
 
 

@@ -88,23 +88,9 @@ def test_engine_filters_runs_and_filtering_raises_precision(tmp_path: Path):
         assert row["after"]["precision"] > row["before"]["precision"]
 
 
-def test_engine_refine_runs_and_a_model_that_knows_better_finds_more(tmp_path: Path):
-    command = [sys.executable, "-m", "benchmarks.engine_refine", "--scenes", "8", "--side-px", "192"]
-    command += ["--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
-    (written,) = tmp_path.glob("*-engine-refine.json")
-    results = json.loads(done.stdout.splitlines()[-1])
-    assert json.loads(written.read_text()) == results
-    objects = results["rows"][0]
-    assert objects["kind"] == "objects"
-    assert objects["after"]["true"] > objects["before"]["true"]
-    assert objects["after"]["precision"] > objects["before"]["precision"]
-    assert results["rules"]["fused"] > 0
-
-
 def test_engine_runs_and_memory_does_not_grow_with_the_images(tmp_path: Path):
-    command = [sys.executable, "-m", "benchmarks.engine", "--parts", "cost", "memory", "--repeats", "1"]
-    command += ["--images", "32", "--stub-images", "600", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.engine", "--parts", "cost", "memory", "publish", "--repeats", "1"]
+    command += ["--images", "32", "--stub-images", "600", "--scenes", "16", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
     (written,) = tmp_path.glob("*-engine.json")
     results = json.loads(done.stdout.splitlines()[-1])
@@ -113,3 +99,24 @@ def test_engine_runs_and_memory_does_not_grow_with_the_images(tmp_path: Path):
     for row in results["memory"]:
         assert row["images"] == [600, 6000]
         assert max(row["growth"], row["worker_growth"]) < 0.2  # 5400 images more, of 20 KB, are 108 MB
+    some, all_known = results["publish"]
+    assert 0 < some["published_bytes"] < all_known["published_bytes"]
+    assert some["annotations"] == all_known["annotations"] > 5  # outlines and questions are not counted
+
+
+def test_engine_scale_runs_and_goes_on_with_the_sizes_that_lack(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.engine_scale", "--work", str(tmp_path / "work")]
+    command += ["--parts", "ingest", "inline", "publish", "read", "--out", str(tmp_path)]
+    first = subprocess.run([*command, "--sizes", "300"], capture_output=True, text=True, cwd=ROOT, timeout=280)
+    assert first.returncode == 0, first.stderr
+    kept = (tmp_path / "work" / "300.json").read_bytes()
+    done = subprocess.run([*command, "--sizes", "300", "600"], capture_output=True, text=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-engine-scale.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    assert [row["images"] for row in results["rows"]] == [300, 600]
+    assert results["rows"][0] == json.loads(kept)
+    for row in results["rows"]:  # by hand: units of 256, each a file of images and one of a published column
+        assert row["disk"]["corpus.lance/data files"] == 2 * -(-row["images"] // 256)
+        assert row["disk"]["layers files"] == -(-row["images"] // 256)
+    assert set(results["fit"]) == {"ingest", "inline", "publish", "read"}
