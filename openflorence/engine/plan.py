@@ -140,8 +140,8 @@ def read_plan(path: Path) -> Plan:
         "likelihood": None,
         "filter": {},
         "detail": None,
+        "refine": {},
     }
-    known |= {"refine": {}}
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise BadConfig(f"{path} has {unknown[0]!r}; a plan has [[specialist]], {', '.join(f'[{k}]' for k in known)}")

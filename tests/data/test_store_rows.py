@@ -31,7 +31,9 @@ EMOJI = '👩‍👩‍👧 e\u0301 \x00 "quoted"\n日本語 \U0001f600'
 
 ROWS = {
     "nothing": LayerRow("a" * 64),
-    "measures": LayerRow("a1", measures=(Measure("fuse/region0", "likelihood", -1.25), Measure("", "print", None, EMOJI))),
+    "measures": LayerRow(
+        "a1", measures=(Measure("fuse/region0", "likelihood", -1.25), Measure("", "print", None, EMOJI))
+    ),
     "failed": LayerRow("b", "failed", Failure("timeout", "took longer than 3 s", "detect", 2)),
     "empty words": LayerRow("c", "filtered", Failure("", "", "", 0)),
     "texts": LayerRow("d", notes=Notes(texts=(TextNote(text=EMOJI, level="more_detailed", score=1.0, origin=ORIGIN),))),

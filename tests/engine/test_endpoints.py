@@ -2,11 +2,9 @@
 
 import base64
 import io
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from language_server import LanguageServer
 from PIL import Image
 from rows import broken_row, row_of
 
@@ -22,68 +20,22 @@ PICTURE = Image.new("RGB", (200, 100), "red")
 GOOD = {"brief": "A red wall.", "objects": [{"label": "wall", "box": [0, 100, 500, 1000]}]}
 
 
-class Model:
-    """A server on loopback that says what it was told to, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.says: object = GOOD  # an object, a text that is no JSON, or the status of an error
-        self.asked: list[dict] = []
-        model = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                model.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                status, body = (model.says, {}) if isinstance(model.says, int) else (200, model.reply())
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                """Keep quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def reply(self) -> dict:
-        content = self.says if isinstance(self.says, str) else json.dumps(self.says)
-        message = {"role": "assistant", "content": content}
-        return {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
-        }
-
-    def stage(self, context: Context | None = None, **settings) -> VisionServer:
-        server = {
-            "model": "m",
-            "base_url": f"http://127.0.0.1:{self.server.server_port}/v1",
-            "key_variable": "",
-            "tries": 1,
-            "wait_s": 0.0,
-        }
-        made = make_stage(
-            StageSpec(Factory("openflorence.engine.endpoints:VisionServer", {"server": server, **settings}))
-        )
-        made.setup(context or Context())
-        return made
-
-
 @pytest.fixture
 def model():
-    made = Model()
+    made = LanguageServer(GOOD)
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
+
+
+def stage_of(model: LanguageServer, context: Context | None = None, **settings) -> VisionServer:
+    settings = {"server": model.settings, **settings}
+    made = make_stage(StageSpec(Factory("openflorence.engine.endpoints:VisionServer", settings)))
+    made.setup(context or Context())
+    return made
 
 
 def test_texts_and_boxes_become_notes(model):
-    (notes,) = model.stage(round=2).process([row_of(PICTURE)])
+    (notes,) = stage_of(model, round=2).process([row_of(PICTURE)])
     origin = Origin(source="server", model="m", round=2)
     assert notes.texts == (TextNote(text="A red wall.", level="brief", origin=origin),)
     # By hand: thousandths of 200 x 100.
@@ -91,8 +43,8 @@ def test_texts_and_boxes_become_notes(model):
 
 
 def test_the_picture_is_sent_small_and_the_unit_of_boxes_is_stated(model):
-    model.says = {"objects": [{"label": "wall", "box": [0, 0, 50, 25]}]}
-    stage = model.stage(wants=["objects"], units="pixels", longest_px=50, labels=["wall", "door"])
+    model.says = [{"objects": [{"label": "wall", "box": [0, 0, 50, 25]}]}]
+    stage = stage_of(model, wants=["objects"], units="pixels", longest_px=50, labels=["wall", "door"])
     (notes,) = stage.process([row_of(PICTURE)])
     assert notes.regions[0].box == Box(0, 0, 200, 100)  # pixels of what was sent, 50 x 25, are four of the original
     told, image = model.asked[0]["messages"][1]["content"]
@@ -106,8 +58,8 @@ def test_the_picture_is_sent_small_and_the_unit_of_boxes_is_stated(model):
 
 
 def test_words_are_asked_for_and_read(model):
-    model.says = {"words": [{"label": "STOP", "box": [0, 0, 0.5, 0.5]}]}
-    (notes,) = model.stage(wants=["words"], units="shares").process([row_of(PICTURE)])
+    model.says = [{"words": [{"label": "STOP", "box": [0, 0, 0.5, 0.5]}]}]
+    (notes,) = stage_of(model, wants=["words"], units="shares").process([row_of(PICTURE)])
     assert [(note.word, note.label, note.box) for note in notes.regions] == [("STOP", "", Box(0, 0, 100, 50))]
 
 
@@ -128,28 +80,28 @@ def test_words_are_asked_for_and_read(model):
     ids=["prose", "lacking", "empty", "token", "no box", "outside", "swapped", "no label", "no object", "error"],
 )
 def test_a_reply_that_is_not_as_asked_for_is_a_reason_and_no_note(model, says, reason):
-    model.says = says
+    model.says = [says]
     with pytest.raises(NoReply) as caught:
-        model.stage().process([row_of(PICTURE, "wall.png")])
+        stage_of(model).process([row_of(PICTURE, "wall.png")])
     assert reason in str(caught.value)
     assert "wall.png" in str(caught.value)
 
 
 def test_a_label_that_was_not_offered_is_refused(model):
     with pytest.raises(NoReply, match="'wall' is none of door"):
-        model.stage(labels=["door"]).process([row_of(PICTURE)])
+        stage_of(model, labels=["door"]).process([row_of(PICTURE)])
 
 
 def test_a_picture_is_paid_for_once(model, tmp_path):
     context = Context(cache=tmp_path)
-    one = model.stage(context).process([row_of(PICTURE)])
-    assert model.stage(context).process([row_of(PICTURE)]) == one  # another worker, after the first was killed
+    one = stage_of(model, context).process([row_of(PICTURE)])
+    assert stage_of(model, context).process([row_of(PICTURE)]) == one  # another worker, after the first was killed
     assert len(model.asked) == 1
 
 
 def test_a_picture_that_cannot_be_read_costs_nothing(model):
     with pytest.raises(BadImage):
-        model.stage().process([row_of(PICTURE), broken_row()])
+        stage_of(model).process([row_of(PICTURE), broken_row()])
     assert model.asked == []
 
 
