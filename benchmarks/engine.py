@@ -12,7 +12,8 @@ memory    Peak memory of a run over ten times as many images, each in a fresh pr
           over a store of made-up images, so that nothing but the engine can grow.
 publish   Bytes that publishing a round adds to a store of drawn scenes with the grain of photographs, as a share of the
           image bytes: with texts, boxes and phrases as specialists give them, and with all that is known of a scene.
-          Bytes of layer and column, also for each annotation: a text, a region, or a phrase with a place.
+          Then with as many notes as FLD-5B has of an image, 43 annotations, the images being stubs: bytes and processor
+          time an image of a layer, of the published column, and of reading it. Each in units of 256 and of 1024 images.
 Prints a table and one line of JSON, and writes that line into a dated file.
 """
 
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from io import BytesIO
@@ -35,13 +36,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.engine_notes import all_notes, annotations, blank, grainy, many_notes, specialist_notes
 from benchmarks.engine_stub import BATCH, UNIT, Sleeper
 from benchmarks.machine import ROOT, commit, keep, processor
-from openflorence.contract.records import RegionNote
-from openflorence.data.album import scene_record
 from openflorence.data.notes import LayerRow, Notes
 from openflorence.data.store import ImageIn, Store
-from openflorence.data.world import WorldConfig, draw_scene
 from openflorence.engine.runners import RunSettings, run_stages
 from openflorence.engine.schedule import Progress
 from openflorence.engine.stages import Factory, Outcome, Row, StageSpec
@@ -49,7 +48,6 @@ from openflorence.engine.stages import Factory, Outcome, Row, StageSpec
 PARTS = ("cost", "workers", "memory", "publish")
 RUNNERS = ("processes", "ray")
 UNITS = 32  # that workers share: with a few, what is left for the last of them would count
-SCENE_PX = 256  # a side of a drawn scene
 PICTURE_PX = 160  # a side of noise: as JPEG about 20 KB
 
 
@@ -241,73 +239,45 @@ def measure_memory(runner: str, folder: Path, plan: Plan) -> dict[str, Any]:
 
 
 def measure_publishing(folder: Path, scenes: int) -> list[dict[str, Any]]:
-    """What two rounds of drawn scenes add to a store."""
+    """What rounds add to a store: of drawn scenes, and of as many notes as FLD-5B has, in small units and in large."""
     store = Store.create(folder)
     store.ingest(ImageIn(uri=str(seed), data=grainy(seed)) for seed in range(scenes))
-    image_bytes = store.sql("SELECT sum(size_bytes) AS n FROM images")[0]["n"]
-    found = []
-    for number, (name, say) in enumerate({"as specialists": specialist_notes, "everything": all_notes}.items(), 1):
-        run = store.layer("scenes", f"r{number}")
-        count = 0
-        for unit in store.units():
-            notes = [say(int(image.uri)) for image in store.images(unit, data=False)]
-            count += sum(map(annotations, notes))
-            run.write(
-                unit, [LayerRow(one, notes=said) for one, said in zip(store.corpus.ids(unit), notes, strict=True)]
-            )
-        run.seal()
-        layer_bytes = bytes_of(run.folder)
-        store.define_round(number, {"scenes": run.run_id})
-        before = bytes_of(store.folder)
-        store.publish(number)
-        added = bytes_of(store.folder) - before
-        found.append(
-            {
-                "notes": name,
-                "image_bytes": image_bytes / scenes,
-                "annotations": count / scenes,
-                "layer_bytes": layer_bytes / scenes,
-                "layer_bytes_per_annotation": layer_bytes / count,
-                "published_bytes": added / scenes,
-                "published_bytes_per_annotation": added / count,
-                "share": added / image_bytes,
-            }
-        )
+    kinds = {"scenes, as specialists": specialist_notes, "scenes, everything": all_notes}
+    found = [publish_round(store, number, name, say) for number, (name, say) in enumerate(kinds.items())]
+    for unit in (UNIT, 4 * UNIT):
+        images = (ImageIn(uri=str(number), data=blank(number)) for number in range(2 * scenes))
+        store = Store.create(folder / str(unit), unit_images=unit)
+        store.ingest(images)
+        found.append(publish_round(store, 0, f"as FLD-5B, units of {unit}", many_notes))
     return found
 
 
-def grainy(seed: int) -> bytes:
-    """A drawn scene as JPEG, with grain: so it takes as much room as a photograph of its size."""
-    pixels = draw_scene(seed, WorldConfig(side_px=SCENE_PX)).image.astype(np.float64)
-    pixels += np.random.default_rng(seed).normal(0, 16.0, pixels.shape)
-    file = BytesIO()
-    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=92)
-    return file.getvalue()
-
-
-def all_notes(seed: int) -> Notes:
-    """All that is known of a scene: outlines, expressions and questions too."""
-    known = scene_record(draw_scene(seed, WorldConfig(side_px=SCENE_PX)), str(seed))
-    return Notes(known.texts, known.regions, known.groundings, known.questions, known.pairs, known.whole)
-
-
-def specialist_notes(seed: int) -> Notes:
-    """Three texts, boxes with names and descriptions, and a text with its phrases tied to boxes; all with scores."""
-    dice, known = np.random.default_rng(seed), all_notes(seed)
-
-    def scored(note: Any) -> Any:
-        return replace(note, score=float(dice.random()))
-
-    regions = [
-        RegionNote(box=note.box, label=note.label, description=note.description, origin=note.origin)
-        for note in known.regions
-    ]
-    return Notes(tuple(map(scored, known.texts)), tuple(map(scored, regions)), tuple(map(scored, known.groundings)))
-
-
-def annotations(notes: Notes) -> int:
-    """As the Florence-2 report counts them: texts, regions with their texts, and phrases with their places."""
-    return len(notes.texts) + len(notes.regions) + sum(len(note.phrases) for note in notes.groundings)
+def publish_round(store: Store, number: int, name: str, say: Callable[[int], Notes]) -> dict[str, Any]:
+    """Bytes and processor time of one layer, of its round as it is published, and of its records as they are read."""
+    run = store.layer("notes", f"r{number}")
+    count, seconds = 0, [0.0, 0.0, 0.0]
+    for unit in store.units():
+        notes = [say(int(image.uri)) for image in store.images(unit, data=False)]
+        count += sum(map(annotations, notes))
+        rows = [LayerRow(one, notes=said) for one, said in zip(store.corpus.ids(unit), notes, strict=True)]
+        seconds[0] += timed(lambda: run.write(unit, rows))[1]  # noqa: B023 - called at once
+    run.seal()
+    store.define_round(number, {"notes": run.run_id})
+    before = bytes_of(store.folder)
+    seconds[1] = timed(lambda: store.publish(number))[1]
+    added = bytes_of(store.folder) - before
+    records = store.records(number)
+    seconds[2] = timed(lambda: [record.texts for record in records])[1]
+    (images,) = store.sql("SELECT count(*) AS number, sum(size_bytes) AS bytes FROM images")
+    each = {
+        "image_bytes": images["bytes"],
+        "annotations": count,
+        "layer_bytes": bytes_of(run.folder),
+        "published_bytes": added,
+        **{f"{what}_cpu_us": 1e6 * spent for what, spent in zip(("write", "publish", "read"), seconds, strict=True)},
+    }
+    shares = {"share": added / images["bytes"], "layer_bytes_per_annotation": bytes_of(run.folder) / count}
+    return {"notes": name, **{what: value / images["number"] for what, value in each.items()}, **shares}
 
 
 def bytes_of(folder: Path) -> int:

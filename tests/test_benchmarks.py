@@ -99,9 +99,11 @@ def test_engine_runs_and_memory_does_not_grow_with_the_images(tmp_path: Path):
     for row in results["memory"]:
         assert row["images"] == [600, 6000]
         assert max(row["growth"], row["worker_growth"]) < 0.2  # 5400 images more, of 20 KB, are 108 MB
-    some, all_known = results["publish"]
+    some, all_known, small_units, large_units = results["publish"]
     assert 0 < some["published_bytes"] < all_known["published_bytes"]
     assert some["annotations"] == all_known["annotations"] > 5  # outlines and questions are not counted
+    # From the report: 5.4 billion annotations of 126 million images; 32 images by chance come near.
+    assert small_units["annotations"] == large_units["annotations"] == pytest.approx(5423 / 126, abs=1)
 
 
 def test_engine_scale_runs_and_goes_on_with_the_sizes_that_lack(tmp_path: Path):

@@ -7,7 +7,7 @@ Source: the three annotation kinds of the Florence-2 report, section 4: text, re
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from openflorence.contract.regions import Answer
@@ -202,7 +202,7 @@ def _plain(note: Any) -> dict[str, Any]:
         if value == field.default:
             continue
         if isinstance(value, Origin):
-            kept[field.name] = {name: part for name, part in asdict(value).items() if part != getattr(UNKNOWN, name)}
+            kept[field.name] = {name: part for name, part in vars(value).items() if part != getattr(UNKNOWN, name)}
         elif field.name == "phrases":
             kept[field.name] = [_plain(phrase) for phrase in value]
         else:

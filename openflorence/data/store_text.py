@@ -6,7 +6,7 @@ scenes: outlines are three fifths of all that is written, and a sixth less is wr
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from openflorence.contract.records import Record, record_to_row
@@ -41,13 +41,13 @@ def text_to_row(text: str | None) -> Plain:
 
 def rounded(value: Any, digits: int = _DIGITS) -> Any:
     """Round every number: 34.0 becomes 34, 34.2449 becomes 34.24; scores keep twice as many digits."""
-    if isinstance(value, Mapping):
-        return {key: rounded(item, _DIGITS * 2 if key == "score" else digits) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item, digits) for item in value]
     if isinstance(value, float):
         number = round(value, digits)
         return int(number) if number.is_integer() else number
+    if isinstance(value, dict):
+        return {key: rounded(item, _DIGITS * 2 if key == "score" else digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
     return value
 
 
