@@ -170,12 +170,17 @@ def is_word(note: RegionNote) -> bool:
 # ---- sizes
 
 
+_LINE = 2  # longer side over shorter side of an image that may be one line of text
+
+
 @dataclass(frozen=True, kw_only=True)
 class SizeSettings:
     """How large regions may be, and where."""
 
     least_px: float = 4.0  # of the shorter side of the box around a region
-    largest_share: float = 0.98  # of the image: more is the image itself; words are exempt
+    # Of the image: more is the image itself. A word may be it, where the image has the shape of a line; in others, half
+    # of what a reader found on blood cells was a "0" or an "8" as large as the picture.
+    largest_share: float = 0.98
     longest: float = 20.0  # longer side over shorter side; words are exempt, for lines are long
     edge_px: float = 1.5  # so near to an edge of the image a region touches it
     sliver_share: float = 0.02  # of the side: what touches an edge and reaches no further in is an artefact of it
@@ -206,7 +211,8 @@ def _misshapen(
     share = width * height / (image_wh[0] * image_wh[1])
     if short < settings.least_px:
         return "small", f"{width:.1f} x {height:.1f} px; a side is at least {settings.least_px:g}", short
-    if not word and share > settings.largest_share:
+    is_line = max(image_wh) >= _LINE * min(image_wh)
+    if share > settings.largest_share and not (word and is_line):
         return "large", f"covers {share:.1%} of the image; at most {settings.largest_share:.1%}", share
     depth = _depth(box, image_wh, settings.edge_px)
     if depth < settings.sliver_share:

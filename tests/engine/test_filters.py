@@ -99,6 +99,13 @@ def test_sizes_by_hand(note, rule):
     assert [verdict.rule for verdict in found] == ([rule] if rule else [])
 
 
+@pytest.mark.parametrize(("size", "rule"), [((640, 480), "large"), ((320, 100), None), ((60, 200), None)])
+def test_a_word_as_large_as_the_picture_is_one_where_the_picture_has_the_shape_of_a_line(size, rule):
+    word = RegionNote(box=Box(0, 0, *size), word="8", score=0.9)
+    found = drop_misshapen(regions(word), size, SizeSettings())
+    assert [verdict.rule for verdict in found] == ([rule] if rule else [])
+
+
 def test_a_sliver_along_an_edge_is_an_artefact():
     # 15 of 1000 px deep: 1.5%. The same strip away from the edge is a thing.
     settings = SizeSettings(longest=100)
