@@ -258,11 +258,10 @@ class _Asked:
         if isinstance(self.model, Specialist):
             who = self.model
         else:
-            who = Specialist(name=FLORENCE, settings=self._facts_or_none(last, FLORENCE))
+            who = Specialist(name=FLORENCE, settings=self._network_of(last))
             if self.plan is not None:
                 who = next((one for one in self.plan.specialists if one.name == FLORENCE), Specialist(name=FLORENCE))
-            model = None if self.model == "nano" else self.model
-            who = replace(who, settings={**who.settings, "model": model})
+            who = replace(who, settings=_of_model(who.settings, self.model))
         numbered: dict[str, Any] = {"layer": f"{who.name}_{number}"}
         if who.name != "own":  # a function of one's own signs its notes itself
             numbered["round"] = number
@@ -294,9 +293,9 @@ class _Asked:
         fused = self._facts(last, FUSED)
         return {} if fused is None else _shared(fused["settings"])
 
-    def _facts_or_none(self, last: Round, layer: str) -> dict[str, Any]:
-        """The settings of our network in the last round that it was in; none where it was in none."""
-        facts = self._facts(last, f"{layer}_{last.number}") or self._facts(last, layer)
+    def _network_of(self, last: Round) -> dict[str, Any]:
+        """How a round asks our network; nothing where it does not."""
+        facts = self._facts(last, f"{FLORENCE}_{last.number}") or self._facts(last, FLORENCE)
         return {} if facts is None else dict(facts["settings"])
 
     def _facts(self, one: Round, layer: str) -> dict[str, Any] | None:
@@ -304,6 +303,15 @@ class _Asked:
             return None
         facts: dict[str, Any] = self.store.layer(layer, one.runs[layer]).sealed()["facts"]
         return facts if "factory" in facts else None
+
+
+def _of_model(settings: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Settings of our network with another model; an adapter and a revision are of the model that they stood beside."""
+    found = {**settings, "model": None if model == "nano" else model}
+    if "load_with" in found:
+        kept = {name: value for name, value in found["load_with"].items() if name not in ("adapter", "revision")}
+        found["load_with"] = kept
+    return found
 
 
 def _shared(fuse: Mapping[str, Any]) -> dict[str, Any]:

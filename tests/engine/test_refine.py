@@ -173,14 +173,19 @@ def test_likelihoods_and_written_texts_are_made_again_over_what_was_merged(folde
 
 
 def test_a_checkpoint_of_ours_refines(folder: Path, answering_folder: Path):
-    plan = replace(PLAN, specialists=(*PLAN.specialists, Specialist(name="florence", settings={"tasks": ["detect"]})))
+    asked = {"tasks": ["detect"], "load_with": {"at_once": 4}}
+    plan = replace(PLAN, specialists=(*PLAN.specialists, Specialist(name="florence", settings=asked)))
     run_round(None, folder, plan)
     done = refine(folder, str(answering_folder))
     facts = Store.open(folder).layer("florence_2", done.round.runs["florence_2"]).sealed()["facts"]
     # It is asked what the plan asked the network of the round before.
-    asked = {"model": str(answering_folder), "layer": "florence_2", "tasks": ["detect"], "round": 2}
+    asked |= {"model": str(answering_folder), "layer": "florence_2", "round": 2}
     assert (facts["settings"], facts["round"]) == (asked, 2)
     assert not refine(folder, str(answering_folder)).made
+    # An adapter of a plan belongs to the plan's model; here it does not even exist.
+    theirs = Specialist(name="florence", settings={"tasks": ["detect"], "load_with": {"adapter": "gone", "at_once": 4}})
+    again = refine(folder, str(answering_folder), replace(PLAN, specialists=(theirs,)))
+    assert again.progress is None or again.progress.statuses["florence_3"] == {"ok": IMAGES}
 
 
 def test_new_images_are_annotated_first(folder: Path):
