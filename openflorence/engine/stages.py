@@ -19,10 +19,10 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from openflorence import __version__
 from openflorence.data.notes import ImageRow, LayerRow, Measure, Notes, Verdict
 from openflorence.errors import BadConfig
 
@@ -73,6 +73,7 @@ class Stage(Protocol):
     time_limit_s: float | None = None  # for a batch; a worker that takes longer is ended
     model: str = ""  # name of the network behind it, for the run id
     revision: str = ""  # of that network
+    edition: int = 1  # of its code, for a stage of ours that reads images: another one when it notes something else
 
     def setup(self, context: Context) -> None:
         """Load what is needed, once for each worker; what it raises ends the run."""
@@ -174,7 +175,7 @@ def run_facts(spec: StageSpec, stage: Stage, round: int, needs: Mapping[str, str
         "revision": stage.revision,
         "needs": {layer: needs[layer] for layer in waited_for(spec, stage)},
         "corpus": corpus,
-        "code": _code_version(spec.factory.name.partition(":")[0]),
+        "code": _code_version(spec.factory.name.partition(":")[0], stage),
     }
 
 
@@ -222,15 +223,29 @@ def _are_texts(values: Any) -> bool:
     return isinstance(values, tuple) and all(isinstance(value, str) for value in values)
 
 
-def _code_version(module: str) -> str:
-    """The version of this package, or for a module of one's own a hash of its file: edited, it is another."""
+def _code_version(module: str, stage: Stage) -> str:
+    """What changes when a stage may note something else.
+
+    Of a stage of ours that looks at images its edition, so that a new version of this package does not annotate a
+    million images again; of one that reads notes alone all code of the engine, since doing that again costs little; of
+    a module of one's own its file.
+    """
     if module.split(".")[0] == "openflorence":
-        return __version__
+        return f"edition {stage.edition}" if stage.reads else _engine_code()
     source = inspect.getsourcefile(importlib.import_module(module))
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 
 
-_PARTS = ("layer", "needs", "reads", "batch", "resources", "time_limit_s", "model", "revision", "setup", "process")
+@cache
+def _engine_code() -> str:
+    """A hash of the files of this room and of the notes they are about."""
+    room = Path(__file__).parent
+    files = [*sorted(room.glob("*.py")), *sorted((room.parent / "contract").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+_PARTS = ("layer", "needs", "reads", "batch", "resources", "time_limit_s", "model", "revision", "edition")
+_PARTS += ("setup", "process")
 _ALLOWED = {
     "layer": "a name of letters, digits and underscores",
     "needs": "a tuple of layers",

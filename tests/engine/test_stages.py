@@ -114,3 +114,15 @@ def test_stages_stand_after_what_they_need_and_otherwise_as_given():
 def test_stages_that_do_not_fit_together_are_told(specs, given, message):
     with pytest.raises(BadConfig, match=message):
         in_turn(waiting(specs), given)
+
+
+def test_a_run_is_named_by_the_edition_of_a_stage_that_looks_and_by_the_code_of_one_that_does_not(monkeypatch):
+    looks = StageSpec(Factory("openflorence.engine.copies:Prints"))
+    judges = StageSpec(Factory("openflorence.engine.plan:Filter", {"settings": {}}))
+    needs = {"fuse": "r0-1"}
+    before = [run_id(spec, needs=needs) for spec in (looks, judges)]
+    monkeypatch.setattr("openflorence.engine.stages._engine_code", lambda: "other")
+    assert run_id(looks, needs=needs) == before[0]  # a new version of the package does not hash a million images again
+    assert run_id(judges, needs=needs) != before[1]
+    monkeypatch.setattr("openflorence.engine.copies.Prints.edition", 2, raising=False)
+    assert run_id(looks, needs=needs) != before[0]
