@@ -244,8 +244,8 @@ def _engine_code() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
-_PARTS = ("layer", "needs", "reads", "batch", "resources", "time_limit_s", "model", "revision", "edition")
-_PARTS += ("setup", "process")
+_FIELDS = ("layer", "needs", "reads", "batch", "resources", "time_limit_s", "model", "revision", "edition")
+_PARTS: tuple[str, ...] = (*_FIELDS, "setup", "process")
 _ALLOWED = {
     "layer": "a name of letters, digits and underscores",
     "needs": "a tuple of layers",
