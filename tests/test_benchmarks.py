@@ -88,6 +88,20 @@ def test_engine_filters_runs_and_filtering_raises_precision(tmp_path: Path):
         assert row["after"]["precision"] > row["before"]["precision"]
 
 
+def test_engine_refine_runs_and_a_model_that_knows_better_finds_more(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.engine_refine", "--scenes", "8", "--side-px", "192"]
+    command += ["--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    (written,) = tmp_path.glob("*-engine-refine.json")
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(written.read_text()) == results
+    objects = results["rows"][0]
+    assert objects["kind"] == "objects"
+    assert objects["after"]["true"] > objects["before"]["true"]
+    assert objects["after"]["precision"] > objects["before"]["precision"]
+    assert results["rules"]["fused"] > 0
+
+
 def test_engine_runs_and_memory_does_not_grow_with_the_images(tmp_path: Path):
     command = [sys.executable, "-m", "benchmarks.engine", "--parts", "cost", "memory", "publish", "--repeats", "1"]
     command += ["--images", "32", "--stub-images", "600", "--scenes", "16", "--out", str(tmp_path)]
