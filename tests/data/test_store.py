@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from openflorence.contract.records import RegionNote, TextNote
 from openflorence.contract.shapes import Box
 from openflorence.data.notes import Failure, LayerRow, Notes, Verdict
 from openflorence.data.store import ImageIn, IngestSettings, Store
+from openflorence.data.store_rows import layer_schema
 from openflorence.errors import BadConfig, BadRecord
 from openflorence.model.sources import ImageLimits
 
@@ -229,6 +231,16 @@ def test_one_process_at_a_time_takes_images_in(empty):
 
 
 # ---- layers
+
+
+def test_a_file_of_rows_says_what_it_is_and_has_the_types_that_are_written_down(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    store = made(tmp_path / "store", 3)
+    run = fill(store.layer("other", "r1-b", {"model": "m"}), store)
+    schema = parquet.read_schema(run.path(0))
+    about = json.loads(schema.metadata[b"openflorence"])
+    assert about == {"format": 1, "layer": "other", "run_id": "r1-b", "unit": 0, "facts": {"model": "m"}}
+    assert parquet.read_table(run.path(0)).schema.equals(layer_schema())
 
 
 def test_rows_come_back_as_they_were_written(full):
