@@ -4,10 +4,10 @@ whole or not at all; one that is there is not written again.
 Parquet, and hf, are both tables with a row for each image. `parquet` is the store laid flat: columns image_id, image
 (the file as it was, or null), mime, width, height, uri, licence; the notes as nested columns texts, regions,
 groundings, questions, pairs, whole (the types of data/store_rows.py, boxes as x0, y0, x1, y1), and the same once more
-as JSON in `annotations`. `hf` is what trainers of the Hugging Face libraries expect: image as their Image, objects with bbox as
-x, y, width, height and category as a class label, and `annotations` with everything, as JSON. Parquet with features was
-chosen over a folder of pictures with metadata.jsonl, because its rows have types, and a million images are a thousand
-files.
+as JSON in `annotations`. `hf` is what trainers of the Hugging Face libraries expect: image as their Image, objects with
+bbox as x, y, width, height and category as a class label, and `annotations` with everything, as JSON. Parquet with
+features was chosen over a folder of pictures with metadata.jsonl, because its rows have types, and a million images are
+a thousand files.
 """
 
 import io

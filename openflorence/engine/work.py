@@ -89,7 +89,6 @@ class Worker:
             assert names == [image.image_id for image in images], f"unit {unit} of {layer} has other images"
         return [Row(image, {layer: rows[at] for layer, rows in layers.items()}) for at, image in enumerate(images)]
 
-
     def _good(self, unit: int) -> dict[str, LayerRow]:
         """What an earlier run made well of a unit, by image id."""
         if self.earlier is None or not self.earlier.is_done(unit):
@@ -100,9 +99,7 @@ class Worker:
 class _Attempt:
     """One attempt at a unit: outcomes as they come, and the trail kept up."""
 
-    def __init__(
-        self, worker: Worker, unit: int, trail: Trail, rows: list[Row], good: Mapping[str, LayerRow]
-    ) -> None:
+    def __init__(self, worker: Worker, unit: int, trail: Trail, rows: list[Row], good: Mapping[str, LayerRow]) -> None:
         self.worker, self.unit, self.trail, self.rows, self.good = worker, unit, trail, rows, good
         self.done: dict[int, LayerRow] = {}
 
