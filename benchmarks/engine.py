@@ -13,7 +13,8 @@ memory    Peak memory of a run over ten times as many images, each in a fresh pr
 publish   Bytes that publishing a round adds to a store of drawn scenes with the grain of photographs, as a share of the
           image bytes: with texts, boxes and phrases as specialists give them, and with all that is known of a scene.
           Then with as many notes as FLD-5B has of an image, 43 annotations, the images being stubs: bytes and processor
-          time an image of a layer, of the published column, and of reading it. Each in units of 256 and of 1024 images.
+          time an image of a layer, of all rules of the filter, of the published column, and of reading it; in units of
+          256 and of 1024 images.
 Prints a table and one line of JSON, and writes that line into a dated file.
 """
 
@@ -36,11 +37,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.engine_notes import all_notes, annotations, blank, grainy, many_notes, specialist_notes
+from benchmarks.engine_notes import IMAGE_WH, all_notes, annotations, blank, grainy, many_notes, specialist_notes
 from benchmarks.engine_stub import BATCH, UNIT, Sleeper
 from benchmarks.machine import ROOT, commit, keep, processor
 from openflorence.data.notes import LayerRow, Notes
 from openflorence.data.store import ImageIn, Store
+from openflorence.engine.judge import judge
 from openflorence.engine.runners import RunSettings, run_stages
 from openflorence.engine.schedule import Progress
 from openflorence.engine.stages import Factory, Outcome, Row, StageSpec
@@ -255,26 +257,27 @@ def measure_publishing(folder: Path, scenes: int) -> list[dict[str, Any]]:
 def publish_round(store: Store, number: int, name: str, say: Callable[[int], Notes]) -> dict[str, Any]:
     """Bytes and processor time of one layer, of its round as it is published, and of its records as they are read."""
     run = store.layer("notes", f"r{number}")
-    count, seconds = 0, [0.0, 0.0, 0.0]
+    count, seconds = 0, dict.fromkeys(("write", "filter", "publish", "read"), 0.0)
     for unit in store.units():
         notes = [say(int(image.uri)) for image in store.images(unit, data=False)]
         count += sum(map(annotations, notes))
         rows = [LayerRow(one, notes=said) for one, said in zip(store.corpus.ids(unit), notes, strict=True)]
-        seconds[0] += timed(lambda: run.write(unit, rows))[1]  # noqa: B023 - called at once
+        seconds["write"] += timed(lambda: run.write(unit, rows))[1]  # noqa: B023 - called at once
+        seconds["filter"] += timed(lambda: [judge({"notes": said}, IMAGE_WH) for said in notes])[1]  # noqa: B023
     run.seal()
     store.define_round(number, {"notes": run.run_id})
     before = bytes_of(store.folder)
-    seconds[1] = timed(lambda: store.publish(number))[1]
+    seconds["publish"] = timed(lambda: store.publish(number))[1]
     added = bytes_of(store.folder) - before
     records = store.records(number)
-    seconds[2] = timed(lambda: [record.texts for record in records])[1]
+    seconds["read"] = timed(lambda: [record.texts for record in records])[1]
     (images,) = store.sql("SELECT count(*) AS number, sum(size_bytes) AS bytes FROM images")
     each = {
         "image_bytes": images["bytes"],
         "annotations": count,
         "layer_bytes": bytes_of(run.folder),
         "published_bytes": added,
-        **{f"{what}_cpu_us": 1e6 * spent for what, spent in zip(("write", "publish", "read"), seconds, strict=True)},
+        **{f"{what}_cpu_us": 1e6 * spent for what, spent in seconds.items()},
     }
     shares = {"share": added / images["bytes"], "layer_bytes_per_annotation": bytes_of(run.folder) / count}
     return {"notes": name, **{what: value / images["number"] for what, value in each.items()}, **shares}
