@@ -9,9 +9,11 @@ captions, boxes and a grounding, 247 bytes an image against 609; with outlines a
 import json
 import os
 import shutil
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ class Corpus:
         """Name a corpus; it is opened when it is needed, once in each process."""
         self.path, self.tag = path, tag
         self._opened: dict[int, tuple[int, Any]] = {}  # bytes that are kept -> process, data set
+        self._ends: list[int] = []
         self._ids = lru_cache(maxsize=4)(self._read_ids)
 
     def __getstate__(self) -> tuple[Path, str]:
@@ -97,7 +100,7 @@ class Corpus:
 
     def refresh(self) -> None:
         """Forget the opened version, so that the latest one is seen."""
-        self._opened = {}
+        self._opened, self._ends = {}, []
 
     @property
     def units(self) -> int:
@@ -122,7 +125,24 @@ class Corpus:
 
     def take(self, rows: Sequence[int], columns: Sequence[str]) -> list[Plain]:
         """Give columns of any rows, in the order asked for."""
-        return self._data(_AT_RANDOM_BYTES).take(list(rows), columns=list(columns)).to_pylist()
+        # Unit by unit: Lance's own `take` looks through the list of all units for every call, 2 ms with 4,000 of them.
+        data, ends = self._data(_AT_RANDOM_BYTES), self._unit_ends()
+        places: dict[int, list[int]] = {}
+        for row in sorted(set(rows)):
+            places.setdefault(bisect_right(ends, row), []).append(row)
+        found: dict[int, Plain] = {}
+        for unit, wanted in places.items():
+            start = ends[unit - 1] if unit else 0
+            table = data.get_fragment(unit).take([row - start for row in wanted], columns=list(columns))
+            found |= zip(wanted, table.to_pylist(), strict=True)
+        return [dict(found[row]) for row in rows]
+
+    def _unit_ends(self) -> list[int]:
+        """The first row after each unit."""
+        if not self._ends:
+            fragments = self._data(_AT_RANDOM_BYTES).get_fragments()
+            self._ends = list(accumulate(fragment.count_rows() for fragment in fragments))
+        return self._ends
 
     def scan(self, columns: Sequence[str]) -> Iterator[Plain]:
         """Give columns of all rows in turn, a few hundred at a time in memory."""

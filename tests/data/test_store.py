@@ -87,6 +87,18 @@ def test_an_image_is_found_by_its_id_and_its_name(full):
     assert full.find("nowhere") is None
 
 
+def test_rows_are_taken_in_the_order_that_they_are_asked_for_also_twice(tmp_path):
+    store = Store.create(tmp_path / "store", unit_images=UNIT)
+    store.ingest(images(range(UNIT + 2)))  # two of the second unit, then a unit that ends early
+    store.ingest(images(range(UNIT + 2, UNIT + 6)))
+    asked = [UNIT + 3, 0, UNIT, UNIT + 3, UNIT - 1, UNIT + 2]
+    assert [row["uri"] for row in store.corpus.take(asked, ["uri"])] == [uri(seed) for seed in asked]
+    store.ingest(images(range(50, 53)))
+    store.corpus.refresh()
+    assert store.corpus.take([UNIT + 8], ["uri"]) == [{"uri": uri(52)}]
+    assert store.corpus.take([], ["uri"]) == []
+
+
 def test_a_picture_on_its_side_has_the_size_it_is_looked_at_with(empty):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turned a quarter
