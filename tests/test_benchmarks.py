@@ -136,3 +136,12 @@ def test_engine_scale_runs_and_goes_on_with_the_sizes_that_lack(tmp_path: Path):
         assert row["disk"]["corpus.lance/data files"] == 2 * -(-row["images"] // 256)
         assert row["disk"]["layers files"] == -(-row["images"] // 256)
     assert set(results["fit"]) == {"ingest", "inline", "publish", "read"}
+
+
+def test_the_page_about_scale_has_the_tables_of_its_program():
+    command = [sys.executable, "-m", "benchmarks.engine_on_paper"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=280)
+    page = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    tables = [line for line in done.stdout.splitlines() if line]
+    assert len(tables) > 30
+    assert [line for line in tables if line not in page.splitlines()] == []
