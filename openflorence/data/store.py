@@ -2,8 +2,8 @@
 
     store.json                              how it is cut into units
     corpus.lance/                           the images; a published round is one column more
-    ingest/                                 what became of every input; seen.sqlite finds it, failures.parquet lists those
-                                            that failed
+    ingest/                                 what became of every input, found by seen.sqlite; failures.parquet lists
+                                            those that failed
     layers/<layer>/<run-id>/<unit>.parquet  what a run notes of the images of a unit
     attempts/<layer>/<run-id>/<unit>.json   left by whoever works on it
     sealed/<layer>/<run-id>.json            a run that is complete, with its counts
