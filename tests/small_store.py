@@ -14,7 +14,7 @@ from PIL import Image
 from openflorence.contract.records import Record
 from openflorence.data.album import scene_record
 from openflorence.data.notes import LayerRow, Notes, Verdict
-from openflorence.data.store import Store
+from openflorence.data.store import Store, is_store
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_ingest import ImageIn
 from openflorence.data.store_layers import LayerRun
@@ -105,7 +105,7 @@ def job(folder: Path, death: Death | None = None) -> None:
     """Fill a store with images, layers and two rounds; what is there already is not done again."""
     if death is not None:
         die_at(*death)
-    store = Store.open(folder) if (folder / "store.json").exists() else Store.create(folder, unit_images=UNIT)
+    store = Store.open(folder) if is_store(folder) else Store.create(folder, unit_images=UNIT)
     taken = images(range(INPUTS))
     broken = ImageIn(uri="broken", data=b"no image")
     twin = ImageIn(uri="twin", data=taken[3].data)

@@ -26,6 +26,11 @@ from openflorence.errors import BadConfig
 
 app = typer.Typer(help="Label images, round after round, in a store.", no_args_is_help=True, rich_markup_mode=None)
 
+StoreArgument = Annotated[Path, typer.Argument(help="A store.")]
+RoundOption = Annotated[int | None, typer.Option("--round", help="The latest if left out.")]
+RunnerOption = Annotated[str, typer.Option(help="inline, processes or ray.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")]
+
 
 @app.command("run")
 def run(
@@ -33,14 +38,14 @@ def run(
     folder: Annotated[Path, typer.Argument(help="The store; made if there is none, gone on with if there is.")],
     plan: Annotated[Path | None, typer.Option(help="A plan.toml; text is read offline if left out.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A checkpoint of ours that annotates too.")] = None,
-    runner: Annotated[str, typer.Option(help="inline, processes or ray.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")] = None,
+    runner: RunnerOption = "inline",
+    workers: WorkersOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Do again what failed in an earlier run.")] = False,
 ) -> int:
     """Take images into a store, annotate, fuse and filter, and publish the round; may be stopped and run again."""
     chosen = DEFAULT_PLAN if plan is None else read_plan(plan)
     chosen = chosen if model is None else with_model(chosen, model)
-    settings = RunSettings(runner=cast(Runner, one_of("--runner", runner, RUNNERS)), workers=workers)
+    settings = _settings(runner, workers)
     found = open_source(source)
     if found.told:
         notes.print(found.told)
@@ -51,6 +56,10 @@ def run(
     counts = measure_store(Store.open(folder), done.round.number)
     print(stats_table(counts, whole=False))
     return 1 if counts.failures else 0
+
+
+def _settings(runner: str, workers: int | None) -> RunSettings:
+    return RunSettings(runner=cast(Runner, one_of("--runner", runner, RUNNERS)), workers=workers)
 
 
 def _teller(every_s: float = 10.0) -> Tell:
@@ -86,12 +95,12 @@ def refine(
         float, typer.Option(min=0, max=1, help="Below this share of changed annotations it has settled.")
     ] = LEAST_CHANGE,
     again: Annotated[bool, typer.Option("--again", help="Another round of a model that made the latest one.")] = False,
-    runner: Annotated[str, typer.Option(help="inline, processes or ray.")] = "inline",
-    workers: Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")] = None,
+    runner: RunnerOption = "inline",
+    workers: WorkersOption = None,
 ) -> int:
     """Annotate again with a better model, merge, filter and publish the next round; may be stopped and run again."""
     chosen = None if plan is None else read_plan(plan)
-    settings = RunSettings(runner=cast(Runner, one_of("--runner", runner, RUNNERS)), workers=workers)
+    settings = _settings(runner, workers)
     done = refine_store(folder, model, chosen, settings, least_change, again, tell=_teller())
     print(diff_table(done.diff))
     print(f"\n{told(done, least_change)}")
@@ -101,7 +110,7 @@ def refine(
 
 @app.command("diff")
 def diff(
-    folder: Annotated[Path, typer.Argument(help="A store.")],
+    folder: StoreArgument,
     first: Annotated[int, typer.Argument(help="Number of a round.")],
     second: Annotated[int, typer.Argument(help="And of another.")],
     overlap: Annotated[
@@ -123,8 +132,8 @@ def diff(
 
 @app.command("stats")
 def stats(
-    folder: Annotated[Path, typer.Argument(help="A store.")],
-    number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
+    folder: StoreArgument,
+    number: RoundOption = None,
     page: Annotated[Path | None, typer.Option(help="Write a page with charts and pictures here: report.html.")] = None,
     pictures: Annotated[int, typer.Option(min=0, help="Images that the page shows.")] = PICTURES,
 ) -> None:
@@ -138,9 +147,9 @@ def stats(
 
 @app.command("show")
 def show(
-    folder: Annotated[Path, typer.Argument(help="A store.")],
+    folder: StoreArgument,
     image: Annotated[str, typer.Argument(help="Its row, the beginning of its id, its path or URL or the end of one.")],
-    number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
+    number: RoundOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Draw what the round holds here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
 ) -> None:
@@ -153,10 +162,10 @@ def show(
 
 @app.command("export")
 def export(
-    folder: Annotated[Path, typer.Argument(help="A store.")],
+    folder: StoreArgument,
     out: Annotated[Path, typer.Argument(help="Where to: a new or empty folder, or where this export was stopped.")],
     to: Annotated[str, typer.Option("--to", help=f"{', '.join(FORMATS)}.")],
-    number: Annotated[int | None, typer.Option("--round", help="The latest if left out.")] = None,
+    number: RoundOption = None,
     least: Annotated[float, typer.Option("--least-score", help="Notes of a lower score stay out.")] = 0.0,
     split: Annotated[
         str | None, typer.Option(help="Shares of train, val, test: 0.9,0.05,0.05. As the images came if left out.")

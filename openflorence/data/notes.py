@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 from openflorence.contract.records import (
     GroundingNote,
     PairNote,
-    PhraseNote,
     QuestionNote,
     RegionNote,
     TextNote,
@@ -32,6 +31,7 @@ KINDS = {
     "questions": "question",
     "pairs": "pair",
 }
+FIELDS: dict[type, str] = dict(zip(get_args(Note), KINDS, strict=True))  # class of a note -> field of Notes
 
 
 @dataclass(frozen=True)
@@ -129,30 +129,49 @@ def kept(notes: Notes, verdicts: Iterable[Verdict], layer: str | None = None) ->
     layer     whose notes these are: verdicts about other layers do not count. None: all verdicts are about these notes.
     promise   without a verdict these are the same notes; what is kept stays in order.
     """
+    left: dict[str, list[Note]] = {name: [] for name in KINDS}
+    for note in _left(notes, verdicts, layer).values():
+        left[FIELDS[type(note)]].append(note)
+    listed: dict[str, Any] = {name: tuple(found) for name, found in left.items()}
+    return replace(notes, **listed)
+
+
+def kept_by_all(rows: Mapping[str, LayerRow], layer: str) -> Notes:
+    """Give what a layer says of an image, but for what any of these layers drops."""
+    return kept(rows[layer].notes, _verdicts(rows), layer)
+
+
+def kept_by_id(rows: Mapping[str, LayerRow], layer: str) -> dict[str, Note]:
+    """Give the same note by note, by their ids."""
+    return _left(rows[layer].notes, _verdicts(rows), layer)
+
+
+def kind_of(note_id: str) -> str:
+    """Name the kind of a note by its id: "fuse/region3" is a region, "fuse/grounding0.phrase2" a phrase."""
+    return _within(note_id).rpartition(".")[2].rstrip("0123456789")
+
+
+def _verdicts(rows: Mapping[str, LayerRow]) -> list[Verdict]:
+    return [verdict for row in rows.values() for verdict in row.verdicts]
+
+
+def _left(notes: Notes, verdicts: Iterable[Verdict], layer: str | None) -> dict[str, Note]:
     dropped = {_within(verdict.note_id) for verdict in verdicts if layer in (None, _layer(verdict.note_id))}
-    if not dropped:
-        return notes
-    left: dict[str, Any] = {
-        field: tuple(note for place, note in enumerate(getattr(notes, field)) if f"{kind}{place}" not in dropped)
-        for field, kind in KINDS.items()
-    }
-    groundings = (
-        _with_phrases(note, f"grounding{place}", dropped)
-        for place, note in enumerate(notes.groundings)
-        if f"grounding{place}" not in dropped
-    )
-    left["groundings"] = tuple(note for note in groundings if note is not None)
-    return replace(notes, **left)
+    found: dict[str, Note] = {}
+    for name, note in numbered(layer or "", notes):
+        if _within(name) not in dropped:
+            left = _with_phrases(note, _within(name), dropped) if isinstance(note, GroundingNote) else note
+            found |= {} if left is None else {name: left}
+    return found
 
 
 def _with_phrases(note: GroundingNote, name: str, dropped: set[str]) -> GroundingNote | None:
     """A grounding without its dropped phrases; None when that leaves none of those it had."""
-    phrases: list[PhraseNote] = [
-        phrase for place, phrase in enumerate(note.phrases) if f"{name}.phrase{place}" not in dropped
-    ]
+    named = zip(phrase_ids(name, note), note.phrases, strict=True)
+    phrases = tuple(phrase for phrase_id, phrase in named if phrase_id not in dropped)
     if len(phrases) == len(note.phrases):
         return note
-    return replace(note, phrases=tuple(phrases)) if phrases else None
+    return replace(note, phrases=phrases) if phrases else None
 
 
 def _layer(note_id: str) -> str:

@@ -18,14 +18,13 @@ from openflorence.data.cleaning import usable_records
 from openflorence.data.folders import SPLIT_WORDS, SPLITS
 from openflorence.data.formats import open_dataset
 from openflorence.data.problems import Problems
-from openflorence.data.store import Store
+from openflorence.data.store import Store, is_store
 from openflorence.data.store_records import StoredRecords
 from openflorence.data.store_rounds import find_round
 from openflorence.errors import BadConfig, BadRecord
 
 PART = "part"  # in the `meta` of an image of a store: the part that its data set put it into
 _HELD_OUT = 0.1  # of the images, where none was put into val
-_FILE = "store.json"
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,6 @@ class Opened:
         if isinstance(self.records, StoredRecords):
             return self.records
         return usable_records(self.records, self.root, problems, f"{self.name}, {self.split} part")
-
-
-def is_store(path: str | Path) -> bool:
-    """Tell whether a store lies at a path."""
-    return (Path(path) / _FILE).is_file()
 
 
 def open_data(path: str | Path, split: str, format: str | None, problems: Problems) -> Opened:

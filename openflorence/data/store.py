@@ -38,6 +38,11 @@ UNIT_IMAGES = 256
 UNIT_BYTES = 64 * 2**20
 
 
+def is_store(path: str | Path) -> bool:
+    """Tell whether a store lies at a path."""
+    return (Path(path) / _FILE).is_file()
+
+
 class Store:
     """A store that is there. It holds no state but the folder, so it may be sent to other processes."""
 
@@ -48,7 +53,7 @@ class Store:
         """
         self.folder = Path(folder).absolute()
         path = self.folder / _FILE
-        if not path.exists():
+        if not is_store(self.folder):
             raise BadConfig(f"{self.folder} is no store: it has no {_FILE}; make one with Store.create")
         facts = read_json(path)
         if facts.get("format") != _FORMAT:

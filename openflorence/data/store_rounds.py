@@ -15,7 +15,7 @@ from typing import Any
 from openflorence.contract.records import Record, record_from_row, record_to_row
 from openflorence.data.cleaning import clean_record
 from openflorence.data.entries import read_json
-from openflorence.data.notes import KINDS, LayerRow, Notes, Verdict, kept
+from openflorence.data.notes import KINDS, LayerRow, Notes, kept_by_all
 from openflorence.data.problems import Problems
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit_json
@@ -120,8 +120,7 @@ def combine(layers: Mapping[str, LayerRow], notes_from: Sequence[str]) -> Notes 
     """
     if any(row.status == "filtered" for row in layers.values()):
         return None
-    verdicts: list[Verdict] = [verdict for row in layers.values() for verdict in row.verdicts]
-    parts = [kept(layers[layer].notes, verdicts, layer) for layer in notes_from]
+    parts = [kept_by_all(layers, layer) for layer in notes_from]
     joined: dict[str, Any] = {kind: tuple(note for part in parts for note in getattr(part, kind)) for kind in KINDS}
     return Notes(**joined, whole=frozenset().union(*(part.whole for part in parts)))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from openflorence.data.notes import Notes, Verdict, kept
+from openflorence.data.notes import Notes, Verdict, kept_by_all
 from openflorence.engine.fuse import fuse
 from openflorence.engine.stages import Context, Factory, Outcome, Row, Stage, StageSpec
 from openflorence.engine.votes import FuseRule, Voter
@@ -110,9 +110,8 @@ class Fuse(Stage):
         return [self._fuse(row) for row in rows]
 
     def _fuse(self, row: Row) -> tuple[Notes, Sequence[Verdict]]:
-        verdicts = [verdict for layer in row.layers.values() for verdict in layer.verdicts]
         parts = {
-            voter.layer: kept(row.layers[voter.layer].notes, verdicts, voter.layer)
+            voter.layer: kept_by_all(row.layers, voter.layer)
             for voter in self.rule.voters
             if voter.layer in row.layers and row.layers[voter.layer].status == "ok"
         }

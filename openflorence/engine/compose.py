@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from openflorence.contract.lines import reading_order
 from openflorence.contract.records import LEVELS, GroundingNote, Level, Origin, PhraseNote, RegionNote, TextNote
 from openflorence.contract.shapes import Box
-from openflorence.data.notes import Notes, kept
+from openflorence.data.notes import Notes, kept_by_all
 from openflorence.data.words import NUMBERS, with_article
 from openflorence.engine.stages import Context, Row, Stage
 from openflorence.engine.votes import fold, place_kind
@@ -108,8 +108,7 @@ class Compose(Stage):
         return [self._compose(row) for row in rows]
 
     def _compose(self, row: Row) -> Notes:
-        verdicts = [verdict for layer in row.layers.values() for verdict in layer.verdicts]
-        parts = [kept(row.layers[name].notes, verdicts, name) for name in sorted(row.layers)]
+        parts = [kept_by_all(row.layers, name) for name in sorted(row.layers)]
         told = Notes(
             texts=tuple(note for part in parts for note in part.texts),
             regions=tuple(note for part in parts for note in part.regions),

@@ -23,7 +23,7 @@ from openflorence.contract.records import (
     TextNote,
 )
 from openflorence.contract.shapes import Box
-from openflorence.data.notes import Notes, Verdict, numbered, phrase_ids
+from openflorence.data.notes import FIELDS, Notes, Verdict, numbered, phrase_ids
 from openflorence.engine.duplicates import plain_text
 from openflorence.engine.lexicon import INTANGIBLE, PARTS, PREPOSITIONS
 from openflorence.engine.overlaps import region_overlap
@@ -76,12 +76,11 @@ def pool(layers: Mapping[str, Notes]) -> Pool:
     """
     kinds: dict[str, dict] = {"texts": {}, "regions": {}, "groundings": {}, "questions": {}}
     phrases: dict[str, Phrase] = {}
-    places = {TextNote: "texts", RegionNote: "regions", GroundingNote: "groundings", QuestionNote: "questions"}
     for layer, notes in layers.items():
         for name, note in numbered(layer, notes):
             if isinstance(note, PairNote):  # a prompt and its answer, as someone wants them: there is no rule for these
                 continue
-            kinds[places[type(note)]][name] = note
+            kinds[FIELDS[type(note)]][name] = note
             if isinstance(note, GroundingNote):
                 for phrase_id, phrase in zip(phrase_ids(name, note), note.phrases, strict=True):
                     phrases[phrase_id] = Phrase(phrase, note.text, note.origin)

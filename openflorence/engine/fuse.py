@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from openflorence.contract.lines import reading_order
-from openflorence.contract.overlaps import box_iou, iou
-from openflorence.contract.records import GroundingNote, PhraseNote, RegionNote
+from openflorence.contract.overlaps import box_iou
+from openflorence.contract.records import GroundingNote, PhraseNote
 from openflorence.contract.shapes import Box
 from openflorence.data.notes import KINDS, Notes, Verdict
+from openflorence.engine.overlaps import shared_bounds
 from openflorence.engine.votes import (
     FUSED,
     FuseRule,
@@ -54,8 +55,7 @@ def fuse(parts: Mapping[str, Notes], rule: FuseRule, layer: str = "fuse") -> tup
     for name, kind in KINDS.items():
         for place, (note, sources) in enumerate(fused[name]):
             for source, found in sources:
-                agreed = _agreed(found, note) if name == "regions" else None
-                verdicts.append(Verdict(source, FUSED, f"{PART}{layer}/{kind}{place}", agreed))
+                verdicts.append(Verdict(source, FUSED, f"{PART}{layer}/{kind}{place}", shared_bounds(found, note)))
     merged: dict[str, Any] = {name: tuple(note for note, _ in each) for name, each in fused.items()}
     whole = frozenset(part for notes in parts.values() for part in notes.whole)
     return Notes(**merged, whole=whole), tuple(verdicts)
@@ -111,12 +111,6 @@ def _regions(parts: Mapping[str, Notes], voters: Mapping[str, Voter], rule: Fuse
         *reading_order(read, lambda one: one[0].bounds or Box(0, 0, 0, 0)),
         *others,
     ]
-
-
-def _agreed(one: RegionNote, other: RegionNote) -> float | None:
-    """How much the boxes around two regions overlap; None where one has no place."""
-    a, b = one.bounds, other.bounds
-    return None if a is None or b is None else iou(a, b)
 
 
 # ---- groundings

@@ -56,26 +56,19 @@ def open_source(source: str) -> Source:
     """
     path = Path(source).expanduser()
     packed = _packed(path)
-    if packed and packed[0].suffix == ".tar":
-        return _of_tars(source, packed)
     if packed:
-        told = "Parquet: images are taken from it, other columns are not read"
-        return Source((one for file in packed for one in _of_parquet(file)), told=told)
+        return _of_packed(packed)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in _MAIN_FILES):
         found = recognise(path)
         if found is not None:
             return _of_dataset(path, found)
-    return Source(list_inputs(source))
+    return Source(_listed(source))
 
 
-def list_inputs(source: str) -> Iterator[ImageIn]:
-    """Give the images of a source that is no data set, one by one, always in the same order; see open_source."""
+def _listed(source: str) -> Iterator[ImageIn]:
+    """The images of a list of names, a folder, a glob, or one file or URL."""
     path = Path(source).expanduser()
-    packed = _packed(path)
-    if packed:
-        for one in packed:
-            yield from _of_tar(one, captions=False) if one.suffix == ".tar" else _of_parquet(one)
-    elif path.suffix in LISTS and path.is_file():
+    if path.suffix in LISTS and path.is_file():
         with path.open(encoding="utf-8") as file:
             lines = (line.strip() for line in file)
             yield from (ImageIn(uri=line) for line in lines if line and not line.startswith("#"))
@@ -168,7 +161,19 @@ def _others(path: Path, listed: Mapping[str, str]) -> int:
     return sum(str(file) not in listed for file in files)
 
 
-# ---- Parquet
+# ---- Parquet and WebDataset
+
+
+def _of_packed(packed: list[Path]) -> Source:
+    """Files that images are packed in, of either kind, in the order of their names."""
+    tars = [file for file in packed if file.suffix == ".tar"]
+    parts, captions = _look_at_tars(tars) if tars else ([], False)
+    if len(tars) < len(packed):
+        parts.append("Parquet: images are taken from it, other columns are not read")
+    images = (
+        one for file in packed for one in (_of_tar(file, captions) if file.suffix == ".tar" else _of_parquet(file))
+    )
+    return Source(images, ({"name": "captions", "settings": {}},) if captions else (), "\n".join(parts))
 
 
 def _of_parquet(path: Path) -> Iterator[ImageIn]:
@@ -198,24 +203,23 @@ def _of_value(value: Any, name: str) -> ImageIn:
     return ImageIn(uri=value) if isinstance(value, str) and value else ImageIn(uri=name, data=b"")
 
 
-# ---- WebDataset
+def _look_at_tars(tars: list[Path]) -> tuple[list[str], bool]:
+    """What to tell of tars of WebDataset, and whether they hold captions.
 
-
-def _of_tars(source: str, packed: list[Path]) -> Source:
-    """Tars of WebDataset: .txt is a caption by its convention, what .json means is everybody's own."""
+    A .txt is a caption by its convention; what .json means is everybody's own.
+    """
     kinds: set[str] = set()
-    with tarfile.open(packed[0]) as tar:
+    with tarfile.open(tars[0]) as tar:
         for _, member in zip(range(_GLANCE), tar, strict=False):
             kinds.add(Path(member.name).suffix.lower())
     has_texts = ".txt" in kinds
     others = sorted(kind for kind in kinds - {".txt", "", *IMAGE_SUFFIXES})
-    told = f"WebDataset, {len(packed)} tars" if len(packed) > 1 else "WebDataset"
+    told = f"WebDataset, {len(tars)} tars" if len(tars) > 1 else "WebDataset"
     if has_texts:
         told += ": the .txt beside an image is its caption, the specialist 'captions'"
     if others:
         told += f"; not read: {', '.join(others)}"
-    images = (one for path in packed for one in _of_tar(path, captions=has_texts))
-    return Source(images, ({"name": "captions", "settings": {}},) if has_texts else (), told)
+    return [told], has_texts
 
 
 def _of_tar(path: Path, captions: bool) -> Iterator[ImageIn]:

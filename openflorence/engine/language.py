@@ -88,7 +88,7 @@ def write_detailed(
     raises    BadConfig without a brief text and without a region: there is nothing to write from.
     promise   every box of the grounding is the box around a region that was given.
     """
-    told = _told(regions)
+    told = tellable(regions)
     if not plain_text(brief) and not told:
         raise BadConfig("a detailed text is written from a brief text or regions; neither was given")
     asked = f"Text:\n1. {brief.strip() or '(none)'}\n\n{_list_regions(told, image_wh)}"
@@ -122,7 +122,7 @@ def merge_texts(
     if len(texts) < 2:
         raise BadConfig(f"{len(texts)} texts to merge; give at least two")
     listed = "\n".join(f"{place}. {' '.join(text.split())}" for place, text in enumerate(texts, start=1))
-    reply = server.ask(_MERGED, f"Texts:\n{listed}\n\n{_list_regions(_told(regions), image_wh)}", _MERGED_FORM)
+    reply = server.ask(_MERGED, f"Texts:\n{listed}\n\n{_list_regions(tellable(regions), image_wh)}", _MERGED_FORM)
     if isinstance(reply, Failure):
         return reply
     text, used = reply.value.get("text"), reply.value.get("from")
@@ -138,8 +138,8 @@ def merge_texts(
 # ---- the question
 
 
-def _told(regions: Sequence[RegionNote]) -> list[tuple[Box, str]]:
-    """Boxes and names of the regions that a model is told of, in the order they came."""
+def tellable(regions: Sequence[RegionNote]) -> list[tuple[Box, str]]:
+    """Give boxes and names of the regions that a model can be told of, the largest, in the order they came."""
     named = [(box, _name(note)) for note in regions if (box := note.bounds) is not None and _name(note)]
     largest = sorted(range(len(named)), key=lambda place: -_area(named[place][0]))[:MOST_REGIONS]
     return [named[place] for place in sorted(largest)]

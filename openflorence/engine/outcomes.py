@@ -6,7 +6,7 @@ The layers are read unit by unit; what is kept of them does not grow with the st
 from collections import Counter
 from dataclasses import dataclass, field
 
-from openflorence.data.notes import LayerRow
+from openflorence.data.notes import LayerRow, kind_of
 from openflorence.data.store import Store
 from openflorence.data.store_rounds import Round
 from openflorence.engine.tallies import Sample
@@ -104,11 +104,6 @@ def read_outcomes(store: Store, one: Round) -> Outcomes:
         tuple(sorted(failures.values(), key=lambda one: -one.count)),
         tuple(sorted(dropped.values(), key=lambda one: -one.count)),
     )
-
-
-def kind_of(note_id: str) -> str:
-    """Name the kind of a note by its id: "fuse/region3" is a region, "fuse/grounding0.phrase2" a phrase."""
-    return note_id.rpartition("/")[2].rpartition(".")[2].rstrip("0123456789")
 
 
 def _take_failure(

@@ -1,5 +1,7 @@
 """How much two regions overlap."""
 
+from typing import Any
+
 from openflorence.contract.overlaps import iou
 from openflorence.contract.records import RegionNote
 from openflorence.contract.rings import shared_area
@@ -17,6 +19,12 @@ def region_overlap(one: RegionNote, other: RegionNote) -> float:
     window = Box(min(a.x0, b.x0), min(a.y0, b.y0), max(a.x1, b.x1), max(a.y1, b.y1))
     shared, of_one, of_other = shared_area(first, second, window)
     return shared / (of_one + of_other - shared) if shared > 0 else 0.0
+
+
+def shared_bounds(one: Any, other: Any) -> float | None:
+    """Give the intersection over union of the boxes around two notes; None where one is no region or has no place."""
+    a, b = getattr(one, "bounds", None), getattr(other, "bounds", None)
+    return None if a is None or b is None else iou(a, b)
 
 
 def _quad(note: RegionNote) -> tuple[tuple, ...]:

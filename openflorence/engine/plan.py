@@ -40,8 +40,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from openflorence.data.notes import Notes, Verdict, kept
-from openflorence.data.store import Store
+from openflorence.data.notes import Notes, Verdict, kept_by_all
+from openflorence.data.store import Store, is_store
 from openflorence.data.store_ingest import Ingested
 from openflorence.data.store_rounds import Round
 from openflorence.engine.annotate import fusing, specialist
@@ -227,7 +227,8 @@ def filtering(
     layer        that it writes.
     settings     fields of JudgeSettings as plain values.
     judged       layers whose notes are judged; of layers that were fused the fused one alone.
-    beside       layers whose notes count as there, and whose verdicts hold; their notes are not judged again.
+    beside       layers that were judged before: what was kept of them is there, and stays unless a surer note of the
+                 others says the same.
     measured_by  layers whose measures are held against the threshold of likelihood.
     """
     given = {"judged": list(judged), "beside": list(beside), "measured_by": list(measured_by)}
@@ -260,17 +261,15 @@ class Filter(Stage):
         return [(Notes(), self._judge(row)) for row in rows]
 
     def _judge(self, row: Row) -> list[Verdict]:
-        settled = [verdict for name in self.beside for verdict in row.layers[name].verdicts]
-        notes = {name: row.layers[name].notes for name in self.judged}
-        notes |= {name: kept(row.layers[name].notes, settled, name) for name in self.beside}
+        notes = {name: kept_by_all(row.layers, name) for name in self.beside}
+        notes |= {name: row.layers[name].notes for name in self.judged}
         measured = {
             measure.note_id: measure.value
             for name in self.measured_by
             for measure in row.layers[name].measures
             if measure.name == LIKELIHOOD and measure.value is not None
         }
-        verdicts = judge(notes, row.image.image_wh, self.settings, measured)
-        return [one for one in verdicts if one.note_id.startswith(tuple(f"{name}/" for name in self.judged))]
+        return list(judge(notes, row.image.image_wh, self.settings, measured))
 
 
 def judge_settings(given: Mapping[str, Any]) -> JudgeSettings:
@@ -345,11 +344,11 @@ def run_round(
     labels = joined(remembered(folder), taken.labels)
     plan = with_labels(plan, labels)
     specs = stages_of(plan)
-    store = Store.open(folder) if (folder / "store.json").exists() else Store.create(folder)
+    store = Store.open(folder) if is_store(folder) else Store.create(folder)
     if labels != remembered(folder):
         remember(folder, labels)
     ingested = store.ingest(taken.images, advance=advance)
-    where = Factory("openflorence.data.store:Store", {"folder": str(folder)})
+    where = opens(folder)
     given = {}
     if plan.copies is not None:
         prints = [_spec("openflorence.engine.copies:Prints", {})]
@@ -360,6 +359,11 @@ def run_round(
     number = number_of(store, runs)
     store.define_round(number, runs, notes_from=plan.notes_from)
     return Done(ingested, progress, store.publish(number))
+
+
+def opens(folder: Path) -> Factory:
+    """Give what opens a store in every worker."""
+    return Factory("openflorence.data.store:Store", {"folder": str(folder)})
 
 
 def number_of(store: Store, runs: Mapping[str, str]) -> int:

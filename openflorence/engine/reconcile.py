@@ -29,11 +29,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openflorence.contract.lines import reading_order
-from openflorence.contract.overlaps import iou
 from openflorence.contract.records import GroundingNote, Origin, RegionNote, Whole
 from openflorence.contract.shapes import Box
-from openflorence.data.notes import KINDS, LayerRow, Measure, Note, Notes, Verdict, kept, numbered, phrase_ids
+from openflorence.data.notes import FIELDS, KINDS, LayerRow, Measure, Note, Notes, Verdict, kept_by_id
 from openflorence.engine.fuse import PART
+from openflorence.engine.overlaps import shared_bounds
 from openflorence.engine.votes import (
     FUSED,
     PLACE_KINDS,
@@ -125,21 +125,8 @@ def said_by(layers: Mapping[str, LayerRow], notes_from: Sequence[str]) -> Said:
 
     layers    of a round, for one image that none of them leaves out.
     """
-    verdicts = [verdict for row in layers.values() for verdict in row.verdicts]
-    gone = {verdict.note_id for verdict in verdicts}
-    found: dict[str, Note] = {}
-    for layer in notes_from:
-        notes = layers[layer].notes
-        left = kept(notes, verdicts, layer)
-        names = [name for name, note in numbered(layer, notes) if name not in gone and not _is_bare(name, note, gone)]
-        found |= zip(names, (note for _, note in numbered(layer, left)), strict=True)
+    found = {name: note for layer in notes_from for name, note in kept_by_id(layers, layer).items()}
     return Said(found, frozenset().union(*(layers[layer].notes.whole for layer in notes_from)))
-
-
-def _is_bare(name: str, note: Any, gone: set[str]) -> bool:
-    """Whether all phrases that a grounding had are dropped."""
-    phrases = phrase_ids(name, note) if hasattr(note, "phrases") else ()
-    return bool(phrases) and set(phrases) <= gone
 
 
 def is_own(origin: Origin, source: str) -> bool:
@@ -208,7 +195,7 @@ class _Ledger:
 
     def keep(self, note: Any, members: Mapping[str, Any], measure: Measure | None = None) -> None:
         """Take a note into the result, made of these by their ids."""
-        self.made[_kind_of(next(iter(members)))].append(_Made(note, members, measure))
+        self.made[FIELDS[type(note)]].append(_Made(note, members, measure))
 
     def drop(self, name: str, rule: str, reason: str, value: float | None) -> None:
         self.dropped.append(Verdict(name, rule, reason, value))
@@ -221,18 +208,12 @@ class _Ledger:
             for place, made in enumerate(self.made[kind]):
                 name = f"{self.layer}/{word}{place}"
                 parts += [
-                    Verdict(member, FUSED, f"{PART}{name}", _overlap(note, made.note))
+                    Verdict(member, FUSED, f"{PART}{name}", shared_bounds(note, made.note))
                     for member, note in made.members.items()
                 ]
                 measures += [replace(made.measure, note_id=name)] if made.measure else []
         notes: dict[str, Any] = {kind: tuple(one.note for one in made) for kind, made in self.made.items()}
         return Notes(**notes, whole=whole), (*parts, *self.dropped), tuple(measures)
-
-
-def _overlap(one: Any, other: Any) -> float | None:
-    """How much the boxes around two regions overlap; None of what has no place."""
-    a, b = getattr(one, "bounds", None), getattr(other, "bounds", None)
-    return None if a is None or b is None else iou(a, b)
 
 
 def _in_order(regions: list[_Made]) -> list[_Made]:
@@ -447,12 +428,7 @@ def _tied(note: GroundingNote, new: GroundingNote) -> GroundingNote:
 
 
 def _of(said: Said, kind: str) -> dict[str, Any]:
-    return {name: note for name, note in said.notes.items() if _kind_of(name) == kind}
-
-
-def _kind_of(note_id: str) -> str:
-    word = note_id.rpartition("/")[2].rstrip("0123456789")
-    return next(kind for kind, singular in KINDS.items() if singular == word)
+    return {name: note for name, note in said.notes.items() if FIELDS[type(note)] == kind}
 
 
 def _scored(note: Note, score: float | None) -> Note:

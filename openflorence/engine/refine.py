@@ -30,6 +30,7 @@ from openflorence.engine.plan import (
     TIME_LIMIT_S,
     Plan,
     Specialist,
+    opens,
     stages_of,
 )
 from openflorence.engine.reconcile import (
@@ -201,7 +202,7 @@ class _Asked:
 
     @property
     def where(self) -> Factory:
-        return Factory("openflorence.data.store:Store", {"folder": str(self.store.folder)})
+        return opens(self.store.folder)
 
     def refined_by(self, one: Round) -> Round | None:
         """The round that a round refines; None for one that a plan made."""

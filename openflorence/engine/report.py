@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openflorence.contract.records import GroundingNote, Record, RegionNote
-from openflorence.data.notes import KINDS, Note, numbered, phrase_ids
+from openflorence.data.notes import FIELDS, KINDS, Note, numbered, phrase_ids
 from openflorence.data.problems import write_text
 from openflorence.data.store import Store
 from openflorence.data.store_records import StoredRecords
@@ -178,7 +178,7 @@ def find_note(store: Store, runs: dict[str, str], row: int, note_id: str) -> Not
     layer = note_id.rpartition("/")[0]
     if layer not in runs:
         return None
-    unit, place = locate(store, row)
+    unit, place = store.corpus.place_of(row)
     for name, note in numbered(layer, store.layer(layer, runs[layer]).read(unit)[place].notes):
         if name == note_id:
             return note
@@ -187,15 +187,7 @@ def find_note(store: Store, runs: dict[str, str], row: int, note_id: str) -> Not
     return None
 
 
-def locate(store: Store, row: int) -> tuple[int, int]:
-    """Give unit and place in it of an image by its row in the store."""
-    (found,) = store.corpus.take([row], ["image_id", "unit"])
-    return found["unit"], store.corpus.ids(found["unit"]).index(found["image_id"])
-
-
 def _alone(bare: Record, note: Note) -> Record:
     """A record of one note."""
-    kinds = {"TextNote": "texts", "RegionNote": "regions", "GroundingNote": "groundings"}
-    kinds |= {"QuestionNote": "questions", "PairNote": "pairs"}
-    field: Any = {kinds[type(note).__name__]: (note,)}
+    field: Any = {FIELDS[type(note)]: (note,)}
     return replace(bare, **field)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from openflorence.contract.records import GroundingNote, Record, RegionNote, TextNote, record_to_row
 from openflorence.contract.shapes import Box
-from openflorence.data.notes import LayerRow, Note, Verdict, numbered
+from openflorence.data.notes import KINDS, LayerRow, Note, Verdict, numbered, phrase_ids
 from openflorence.data.store import Store
 from openflorence.data.store_corpus import IMAGE_COLUMNS
 from openflorence.data.store_records import STORED
@@ -98,13 +98,10 @@ def find_image(store: Store, name: str) -> tuple[int, int, int]:
     total = store.corpus.rows
     number = name.rpartition("#")[2] if name.startswith(STORED) else name
     if number.isdecimal() and int(number) < total:
-        (found,) = store.corpus.take([int(number)], ["unit", "image_id"])
-        unit = found["unit"]
-        return int(number), unit, store.corpus.ids(unit).index(found["image_id"])
+        return int(number), *store.corpus.place_of(int(number))
     exact = store.find(name) or store.find(os.path.abspath(os.path.expanduser(name)))
     unit, place = exact or _found_by_part(store, name, total)
-    before = sum(len(store.corpus.ids(each)) for each in range(unit))
-    return before + place, unit, place
+    return store.corpus.row_of(unit, place), unit, place
 
 
 def _found_by_part(store: Store, name: str, total: int) -> tuple[int, int]:
@@ -155,7 +152,7 @@ def _layers(store: Store, runs: Mapping[str, str], unit: int, place: int) -> tup
 
 def _about(verdicts: Mapping[str, list[tuple[str, Verdict]]], name: str, note: Note) -> tuple[tuple[str, Verdict], ...]:
     """The verdicts about a note and about its phrases."""
-    phrases = [f"{name}.phrase{place}" for place in range(len(getattr(note, "phrases", ())))]
+    phrases = phrase_ids(name, note) if isinstance(note, GroundingNote) else ()
     return tuple(one for each in (name, *phrases) for one in verdicts.get(each, ()))
 
 
@@ -240,8 +237,7 @@ def _lines(shown: Shown) -> Iterator[str]:
     for number, record in shown.records.items():
         yield ""
         yield f"round {number}, published" + (": nothing about this image" if record.is_empty else "")
-        kinds = ("texts", "regions", "groundings", "questions", "pairs")
-        for note in (note for kind in kinds for note in getattr(record, kind)):
+        for note in (note for kind in KINDS for note in getattr(record, kind)):
             yield f"  {_in_words(note)}"
             yield from (f"      {line}" for line in _phrase_lines(note))
 

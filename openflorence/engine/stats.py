@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from openflorence.contract.records import LEVELS, GroundingNote, Level, Origin, Record, RegionNote
 from openflorence.contract.shapes import Box
+from openflorence.data.notes import KINDS
 from openflorence.data.store import Store
 from openflorence.data.store_rounds import find_round
 from openflorence.engine.outcomes import DropCount, FailureCount, LayerCount, failed_inputs, read_outcomes
@@ -242,7 +243,7 @@ class _Count:
             self.scores[name].take(score)
 
     def _take_origins(self, record: Record) -> None:
-        for kind in ("texts", "regions", "groundings", "questions", "pairs"):
+        for kind in KINDS:
             for note in getattr(record, kind):
                 self.origins[note.origin][kind] += 1
 

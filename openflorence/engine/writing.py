@@ -1,14 +1,14 @@
 """A language model at work in a round: texts of one level merged, longer texts written from texts and regions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from openflorence.contract.records import LEVELS, GroundingNote, Level, RegionNote, TextNote
-from openflorence.data.notes import Failure, Notes, Verdict, kept, numbered
+from openflorence.data.notes import Failure, Notes, Verdict, kept_by_id
 from openflorence.engine.duplicates import plain_text
-from openflorence.engine.language import Written, merge_texts, write_detailed
+from openflorence.engine.language import Written, merge_texts, tellable, write_detailed
 from openflorence.engine.server import LEDGER, Ledger, NoReply, Server, ask_many, server_settings
 from openflorence.engine.stages import Context, Outcome, Row, Stage
 from openflorence.errors import BadConfig
@@ -73,13 +73,9 @@ class Writer(Stage):
 
     def _write(self, row: Row) -> Outcome | Failure:
         assert self._server is not None, "setup comes first"
-        verdicts = [verdict for layer in row.layers.values() for verdict in layer.verdicts]
-        texts: dict[str, TextNote] = {}
-        regions: list[RegionNote] = []
-        for layer, there in row.layers.items():
-            gone = {verdict.note_id for verdict in verdicts}
-            texts |= {name: note for name, note in _texts(layer, there.notes) if name not in gone}
-            regions += kept(there.notes, verdicts, layer).regions
+        there = {name: note for layer in row.layers for name, note in kept_by_id(row.layers, layer).items()}
+        texts = {name: note for name, note in there.items() if isinstance(note, TextNote)}
+        regions = [note for note in there.values() if isinstance(note, RegionNote)]
         made: list[Written] = []
         drops: list[Verdict] = []
         for level in self.merge:
@@ -95,9 +91,13 @@ class Writer(Stage):
             texts = {name: note for name, note in texts.items() if note.level != level or note.text == stays}
             if written is not None:
                 texts[f"{self.layer}/text"] = written.text
-        brief = max((note for note in texts.values() if note.level == "brief"), key=_sureness, default=None)
+        brief = max(
+            (note for note in texts.values() if note.level == "brief" and plain_text(note.text)),
+            key=_sureness,
+            default=None,
+        )
         for level in self.levels:
-            if brief is None and not any(note.bounds is not None and _says(note) for note in regions):
+            if brief is None and not tellable(regions):
                 continue  # nothing to write from
             found = write_detailed(self._server, brief.text if brief else "", regions, row.image.image_wh, level)
             if isinstance(found, Failure):
@@ -123,13 +123,5 @@ class Writer(Stage):
         return Notes(texts=tuple(ours(one.text) for one in made), groundings=tuple(groundings))
 
 
-def _texts(layer: str, notes: Notes) -> Iterable[tuple[str, TextNote]]:
-    return ((name, note) for name, note in numbered(layer, notes) if isinstance(note, TextNote))
-
-
 def _sureness(note: TextNote) -> tuple[float, str]:
     return (1.0 if note.score is None else note.score, note.text)
-
-
-def _says(note: RegionNote) -> bool:
-    return bool(note.label or note.description or note.word)

@@ -16,7 +16,7 @@ from openflorence.contract.shapes import Box, Point
 from openflorence.data.notes import Notes
 from openflorence.data.store import Store
 from openflorence.engine.panels import panels, shots
-from openflorence.engine.report import find_note, locate, spread, write_report
+from openflorence.engine.report import find_note, spread, write_report
 from openflorence.engine.stats import measure
 from tests.noted_store import EVIL, A, B, empty, noted
 from tests.webpage import Reader, standing_alone
@@ -127,7 +127,7 @@ def test_a_sample_is_spread_over_the_store():
 
 def test_a_note_is_found_by_its_id(store):
     runs = {"own": "r0-a"}
-    assert [locate(store, row) for row in range(4)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [store.corpus.place_of(row) for row in range(4)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert find_note(store, runs, 1, "own/region1") == B.regions[1]
     assert find_note(store, runs, 0, "own/grounding0.phrase0") == A.groundings[0]
     assert find_note(store, runs, 0, "own/region9") is None

@@ -15,7 +15,7 @@ from openflorence.errors import BadConfig
 pytest.importorskip("lance")
 
 from openflorence.data.store import Store
-from openflorence.engine.inputs import list_inputs
+from openflorence.engine.inputs import open_source
 from openflorence.engine.plan import FUSED, Plan, Specialist, judge_settings, read_plan, run_round
 from openflorence.engine.stages import Row
 
@@ -79,7 +79,7 @@ def test_images_come_from_lists_tars_and_parquet(tmp_path: Path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     (tmp_path / "list.txt").write_text("# two\nhttp://x/a.png\n\nb.png\n")
-    assert [one.uri for one in list_inputs(str(tmp_path / "list.txt"))] == ["http://x/a.png", "b.png"]
+    assert [one.uri for one in open_source(str(tmp_path / "list.txt")).images] == ["http://x/a.png", "b.png"]
     packed = tmp_path / "packed"
     packed.mkdir()
     with tarfile.open(packed / "a.tar", "w") as tar:
@@ -88,11 +88,13 @@ def test_images_come_from_lists_tars_and_parquet(tmp_path: Path):
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     parquet.write_table(pyarrow.table({"image": [{"bytes": png(3), "path": None}]}), packed / "b.parquet")
-    found = [(one.uri, one.data) for one in list_inputs(str(packed))]
+    both = open_source(str(packed))
+    assert both.told == "WebDataset; not read: .json\nParquet: images are taken from it, other columns are not read"
+    found = [(one.uri, one.data) for one in both.images]
     assert found == [("a.tar#1.png", png(1)), ("a.tar#2.png", png(2)), ("b.parquet#0", png(3))]
     parquet.write_table(pyarrow.table({"text": ["no image"]}), tmp_path / "c.parquet")
     with pytest.raises(BadConfig, match="one of image, bytes"):
-        list(list_inputs(str(tmp_path / "c.parquet")))
+        list(open_source(str(tmp_path / "c.parquet")).images)
 
 
 def test_a_plan_reads_as_written(tmp_path: Path):

@@ -1,23 +1,24 @@
 """What a plan adds to specialists: copies left out, measures, texts written, failures done again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from rows import encoded
+from rows import encoded, row_of
 
 from openflorence.contract.records import RegionNote, TextNote
 from openflorence.contract.shapes import Box
-from openflorence.data.notes import Notes
+from openflorence.data.notes import Notes, Verdict
 from openflorence.errors import BadConfig
 
 pytest.importorskip("lance")
 
 from openflorence.data.store import Store
 from openflorence.data.store_ingest import ImageIn
-from openflorence.engine.plan import CopySettings, Plan, Specialist, read_plan, run_round, stages_of
-from openflorence.engine.stages import Resources, Row
+from openflorence.engine.plan import CopySettings, Plan, Specialist, filtering, read_plan, run_round, stages_of
+from openflorence.engine.stages import Resources, Row, make_stage
 
 
 def look(rows: list[Row]) -> list[Notes]:
@@ -98,6 +99,19 @@ def test_a_text_is_written_of_what_was_kept_and_judged_too(photos, tmp_path):
     assert record.texts == ()
     gone = Store.open(folder).sql("SELECT DISTINCT note_id, rule FROM verdicts WHERE layer = 'detail_filter'")
     assert {"note_id": "detail/text0", "rule": "complexity"} in gone
+
+
+def test_a_text_that_is_written_again_is_dropped_unless_the_one_before_was_merged_away():
+    text = TextNote(text="a dog on a lawn", score=0.8)
+    row = row_of(picture(1), fuse=Notes(texts=(text,)), detail=Notes(texts=(text,)))
+    judge = make_stage(filtering("detail_filter", {}, ("detail",), beside=("fuse",)))
+    ((_, verdicts),) = judge.process([row])
+    assert [(one.note_id, one.rule) for one in verdicts] == [("detail/text0", "same text")]
+    surer = Notes(texts=(replace(text, score=0.9),))
+    ((_, verdicts),) = judge.process([row_of(picture(1), fuse=row.layers["fuse"].notes, detail=surer)])
+    assert [(one.note_id, one.rule) for one in verdicts] == [("fuse/text0", "same text")]
+    merged = replace(row.layers["detail"], verdicts=(Verdict("fuse/text0", "merged", "part of it"),))
+    assert judge.process([Row(row.image, {**row.layers, "detail": merged})]) == [(Notes(), [])]
 
 
 def test_what_the_network_does_not_believe_is_dropped_by_a_threshold_alone(photos, tmp_path, answering_folder):

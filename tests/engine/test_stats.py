@@ -8,7 +8,7 @@ pytest.importorskip("lance")
 
 from openflorence.contract.records import LEVELS
 from openflorence.contract.shapes import Box
-from openflorence.engine.outcomes import kind_of
+from openflorence.data.notes import kind_of
 from openflorence.engine.stats import ALL, REGION, TEXT, TRIPLET, Stats, measure, tokens
 from openflorence.engine.tables import FLD_5B, FLD_5B_FIGURES, as_markdown
 from openflorence.engine.tallies import GRID, Coverage, Histogram, Names, Sample

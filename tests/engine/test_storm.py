@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from language_server import completion
 from PIL import Image
 from plain_store import echo
 from real_store import opened_at
@@ -117,11 +118,8 @@ def reply(number: int, what: str | None) -> dict:
     said = {"text": f"A picture of image {number}.", "phrases": []}
     if what == "invented":
         said["phrases"] = [{"phrase": "A picture", "regions": [7]}]
-    content = "as you wish:" if what == "nonsense" else json.dumps(said)
-    message = {"role": "assistant", "content": content, "refusal": "I would rather not" if what == "refused" else None}
-    usage = {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+    refusal = "I would rather not" if what == "refused" else None
+    return completion("as you wish:" if what == "nonsense" else said, refusal)
 
 
 # ---- one run

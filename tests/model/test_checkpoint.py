@@ -1,6 +1,7 @@
 """Folders in and out: every layout, every number type, every way a file may be stored, and what is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -163,26 +164,29 @@ def test_the_text_config_governs_and_the_generation_config_fills_in(tmp_path):
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-def refused(tmp_path: Path, match: str, tensors: dict[str, Tensor], **text: int) -> None:
-    with pytest.raises(BadCheckpoint, match=match):
+def refusal(tmp_path: Path, tensors: dict[str, Tensor], **text: int) -> str:
+    """What is said about a checkpoint that is refused."""
+    with pytest.raises(BadCheckpoint) as caught:
         load_checkpoint(write_microsoft(tmp_path / "ms", tensors, **text))
+    return str(caught.value)
 
 
 def test_tied_names_that_differ_are_refused(tmp_path):
     tensors = microsoft_tensors()
     tensors[TIED[3]] = tensors[TIED[3]] + 1
-    refused(tmp_path, "lm_head.weight differs from .*shared.weight.*broke the tying", tensors)
+    assert re.search("lm_head.weight differs from .*shared.weight.*broke the tying", refusal(tmp_path, tensors))
 
 
 def test_no_embedding_at_all_is_refused(tmp_path):
-    refused(tmp_path, "missing .*shared", {n: t for n, t in microsoft_tensors().items() if n not in TIED})
+    rest = {name: tensor for name, tensor in microsoft_tensors().items() if name not in TIED}
+    assert re.search("missing .*shared", refusal(tmp_path, rest))
 
 
 def test_a_bias_on_the_logits_is_refused(tmp_path):
     tensors = microsoft_tensors()
     tensors[BIAS][0, 3] = 0.5
-    refused(tmp_path, "final_logits_bias has 1 nonzero", tensors)
-    refused(tmp_path, "misshapen .*final_logits_bias", tensors | {BIAS: torch.zeros(3)})
+    assert re.search("final_logits_bias has 1 nonzero", refusal(tmp_path, tensors))
+    assert re.search("misshapen .*final_logits_bias", refusal(tmp_path, tensors | {BIAS: torch.zeros(3)}))
 
 
 def test_missing_extra_and_misshapen_keys_are_all_named(tmp_path):
@@ -190,23 +194,22 @@ def test_missing_extra_and_misshapen_keys_are_all_named(tmp_path):
     del tensors["image_proj_norm.bias"]
     tensors["vision_tower.head.weight"] = torch.zeros(2, 3)
     tensors["image_projection"] = tensors["image_projection"][:, :-1].contiguous()
-    refused(
-        tmp_path,
+    assert re.search(
         r"(?s)misshapen image_projection \(32, 31\), expected \(32, 32\).*missing image_proj_norm\.bias \(32,\)"
         r".*extra vision_tower\.head\.weight \(2, 3\)",
-        tensors,
+        refusal(tmp_path, tensors),
     )
 
 
 def test_many_problems_are_cut_after_ten(tmp_path):
     few = {name: tensor for name, tensor in microsoft_tensors().items() if not name.startswith("vision_tower")}
-    refused(tmp_path, "and [0-9]+ more", few)
+    assert re.search("and [0-9]+ more", refusal(tmp_path, few))
 
 
 def test_another_frame_table_is_refused(tmp_path):
     tensors = microsoft_tensors()
     tensors["visual_temporal_embed.pos_idx_to_embed"] = tensors["visual_temporal_embed.pos_idx_to_embed"] + 0.1
-    refused(tmp_path, "frame table", tensors)
+    assert re.search("frame table", refusal(tmp_path, tensors))
 
 
 def test_a_missing_frame_table_is_recomputed(tmp_path):
@@ -223,7 +226,8 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(tmp_path):
     with pytest.raises(BadCheckpoint, match=f"image_token_id 1305.*{tiny_text().size} entries"):
         load_checkpoint(theirs)
     tensors = {n: t[:1300].clone() if n in TIED else t for n, t in microsoft_tensors().items() if n != BIAS}
-    refused(tmp_path, f"{tiny_text().size} entries, the embedding 1300 rows", tensors, vocab_size=1300)
+    told = refusal(tmp_path, tensors, vocab_size=1300)
+    assert f"{tiny_text().size} entries, the embedding 1300 rows" in told
 
 
 def test_images_prepared_in_another_way_are_refused(tmp_path):

@@ -88,8 +88,8 @@ def loaded(folder: Path, early_stopping: bool | None) -> Listening:
 
 @pytest.mark.weights
 def test_the_folder_of_weights_is_named():
-    if given_folder() is None:
-        pytest.fail(f"set {VARIABLE} to a folder with {', '.join(CHECKPOINTS)} and images: see {__name__}", False)
+    asked = f"set {VARIABLE} to a folder with {', '.join(CHECKPOINTS)} and images: see {__name__}"
+    assert given_folder() is not None, asked
 
 
 @pytest.mark.weights
