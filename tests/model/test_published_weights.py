@@ -286,7 +286,7 @@ def test_ids_and_the_start_are_compared_exactly():
 
 def test_what_is_missing_fails_in_one_line(fake, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    with pytest.raises(pytest.fail.Exception, match=f"set {VARIABLE} to a folder with community-base, .* and images"):
+    with pytest.raises(AssertionError, match=f"set {VARIABLE} to a folder with community-base, .* and images"):
         test_the_folder_of_weights_is_named()
     monkeypatch.setenv(VARIABLE, str(fake))
     test_the_folder_of_weights_is_named()
