@@ -82,6 +82,10 @@ class PlainStore:
     data_bytes: int = 8  # of an image
     corpus_id: str = "plain"
 
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
     def units(self) -> range:
         return range(-(-self.size // self.per_unit))
 

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import count
@@ -141,6 +142,7 @@ def die_at(when: str, name: str, number: int) -> None:
 def everything(store: Store) -> dict[str, object]:
     """All that a store holds, as plain values to compare; no version numbers and no names of files."""
     units = store.units()
+    files = Counter(path.parent for path in (store.folder / "corpus.lance" / "data").rglob("*") if path.is_file())
     return {
         "images": [[(row.image_id, row.data, row.image_wh, row.uri) for row in store.images(unit)] for unit in units],
         "inputs": store.sql("SELECT uri, sha256, outcome, kind, message FROM inputs ORDER BY ALL"),
@@ -155,7 +157,7 @@ def everything(store: Store) -> dict[str, object]:
             number: [(one.texts, one.regions, one.groundings, one.questions) for one in store.records(number)]
             for number in store.rounds()
         },
-        "files": sorted(len(files) for _, _, files in os.walk(store.folder / "corpus.lance" / "data")),
+        "files": sorted(files.values()),
         "parts": [path.name for path in store.folder.rglob("*.part")],
         "staged": [path.name for path in (store.folder / "rounds" / "staged").rglob("*")],
     }

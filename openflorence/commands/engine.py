@@ -26,7 +26,7 @@ from openflorence.errors import BadConfig
 
 app = typer.Typer(help="Label images, round after round, in a store.", no_args_is_help=True, rich_markup_mode=None)
 
-StoreArgument = Annotated[Path, typer.Argument(help="A store.")]
+StoreArgument = Annotated[str, typer.Argument(help="A store: a folder, or s3://bucket/folder.")]
 RoundOption = Annotated[int | None, typer.Option("--round", help="The latest if left out.")]
 RunnerOption = Annotated[str, typer.Option(help="inline, processes or ray.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="At once; one for each processor if left out.")]
@@ -35,7 +35,7 @@ WorkersOption = Annotated[int | None, typer.Option(min=1, help="At once; one for
 @app.command("run")
 def run(
     source: Annotated[str, typer.Argument(help="A folder, glob, data set, list (.txt), Parquet or WebDataset.")],
-    folder: Annotated[Path, typer.Argument(help="The store; made if there is none, gone on with if there is.")],
+    folder: Annotated[str, typer.Argument(help="A folder or s3://bucket/folder; made, or gone on with.")],
     plan: Annotated[Path | None, typer.Option(help="A plan.toml; text is read offline if left out.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A checkpoint of ours that annotates too.")] = None,
     runner: RunnerOption = "inline",
@@ -88,7 +88,7 @@ def _in_a_line(progress: Progress) -> str:
 
 @app.command("refine")
 def refine(
-    folder: Annotated[Path, typer.Argument(help="A store with a published round.")],
+    folder: Annotated[str, typer.Argument(help="A store with a published round.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The updated checkpoint: a folder, a hub id, or nano.")],
     plan: Annotated[Path | None, typer.Option(help="A plan.toml; as in the latest round if left out.")] = None,
     least_change: Annotated[

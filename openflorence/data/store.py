@@ -8,13 +8,14 @@
     attempts/<layer>/<run-id>/<unit>.json   left by whoever works on it
     sealed/<layer>/<run-id>.json            a run that is complete, with its counts
     rounds/<k>.json                         which runs make a round
-    cache/                                  answers that cost money
+    cache/                                  answers that cost money; of a store on object storage, on this machine
 
 A file is there whole or not at all, and its name follows from what it holds. So whatever is killed and begun again ends
 as if it had not been killed, without a list of what was done.
 """
 
 import json
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from openflorence.data.store_diff import SAME_PLACE, RoundDiff, compare
 from openflorence.data.store_files import clear_parts, commit, commit_json, locked
 from openflorence.data.store_ingest import ImageIn, Ingested, IngestSettings, failures, ingest, read_stored
 from openflorence.data.store_layers import LayerRun
+from openflorence.data.store_place import check_bucket, is_remote, local_cache, make_folder, place_of, reaching
 from openflorence.data.store_records import CORPUS, StoredRecords
 from openflorence.data.store_rounds import Round, combine_unit, define_round, find_round, publish, read_rounds
 from openflorence.data.store_rows import Plain, arrow
@@ -39,8 +41,13 @@ UNIT_BYTES = 64 * 2**20
 
 
 def is_store(path: str | Path) -> bool:
-    """Tell whether a store lies at a path."""
-    return (Path(path) / _FILE).is_file()
+    """Tell whether a store lies at a path, or at a URL of object storage.
+
+    raises    BadConfig for a URL that cannot be a store's, or when it cannot be reached.
+    """
+    place = place_of(path)
+    with reaching(place):
+        return (place / _FILE).is_file()
 
 
 class Store:
@@ -49,9 +56,10 @@ class Store:
     def __init__(self, folder: str | Path) -> None:
         """Open a store; `Store.create` makes one.
 
+        folder    a path, or a URL of object storage: s3://bucket/fld.
         raises    BadConfig when there is none, or one of another format.
         """
-        self.folder = Path(folder).absolute()
+        self.folder = place_of(folder)
         path = self.folder / _FILE
         if not is_store(self.folder):
             raise BadConfig(f"{self.folder} is no store: it has no {_FILE}; make one with Store.create")
@@ -60,26 +68,32 @@ class Store:
             raise BadConfig(f"{path} has format {facts.get('format')!r}; this version reads format {_FORMAT}")
         self.unit = (int(facts["unit_images"]), int(facts["unit_bytes"]))
         self.corpus = Corpus(self.folder / CORPUS)
+        # What can be made again, and files that are written to in place: these lie on this machine.
+        self.cache = local_cache(self.folder, str(facts.get("id"))) if is_remote(self.folder) else self.folder / "cache"
 
     @staticmethod
     def create(folder: str | Path, unit_images: int = UNIT_IMAGES, unit_bytes: int = UNIT_BYTES) -> "Store":
         """Make an empty store.
 
+        folder       a path, or a URL of object storage: s3://bucket/fld.
         unit_images  most images of a unit: what is worked on, and lost by a kill, at once.
         unit_bytes   most bytes of a unit's images, unless one alone is larger: a worker holds them in memory.
-        raises       BadConfig when there is a store, or other files.
+        raises       BadConfig when there is a store, or other files; or no such bucket.
         """
-        folder = Path(folder).absolute()
+        place = place_of(folder)
         if unit_images < 1 or unit_bytes < 1:
             raise BadConfig(f"unit_images={unit_images}, unit_bytes={unit_bytes}: give 1 or more of each")
-        there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        check_bucket(place)
+        there = sorted(path.name for path in place.iterdir()) if place.exists() else []
         if set(there) - {CORPUS}:  # which a killed `create` leaves
-            raise BadConfig(f"{folder} is not empty, it has {there[0]!r}; open the store there, or give a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        Corpus.create(folder / CORPUS)
-        facts = {"format": _FORMAT, "unit_images": unit_images, "unit_bytes": unit_bytes}
-        commit_json(folder / _FILE, facts)
-        return Store(folder)
+            raise BadConfig(f"{place} is not empty, it has {there[0]!r}; open the store there, or give a new folder")
+        make_folder(place)
+        Corpus.create(place / CORPUS)
+        facts: dict[str, Any] = {"format": _FORMAT, "unit_images": unit_images, "unit_bytes": unit_bytes}
+        if is_remote(place):
+            facts["id"] = secrets.token_hex(8)  # what this machine keeps of it is not another store's
+        commit_json(place / _FILE, facts)
+        return Store(place)
 
     @staticmethod
     def open(folder: str | Path) -> "Store":
@@ -110,8 +124,9 @@ class Store:
                   store ends as without the kill.
         """
         folder = self.folder / "ingest"
+        index = (self.cache if is_remote(folder) else folder) / "seen.sqlite"
         with self._lock():
-            done = ingest(self.corpus, folder, images, self.unit, settings, advance)
+            done = ingest(self.corpus, folder, images, self.unit, settings, advance, index)
             self._list_failures()
             self._tidy()
         return done

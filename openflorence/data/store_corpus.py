@@ -8,7 +8,6 @@ captions, boxes and a grounding, 247 bytes an image against 609; with outlines a
 
 import json
 import os
-import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -17,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from openflorence.data.store_place import lance_options, remove_folder
 from openflorence.data.store_rows import Plain, arrow
 from openflorence.errors import BadConfig
 
@@ -75,15 +75,16 @@ class Corpus:
         lance = _lance()
         if path.exists():
             try:
-                rows = lance.dataset(str(path)).count_rows()
+                rows = lance.dataset(str(path), storage_options=lance_options(path)).count_rows()
             except (ValueError, OSError):
                 rows = 0  # it was killed before there was anything
             if rows:
                 raise BadConfig(
                     f"{path} holds {rows} images of a store whose store.json is gone; choose another folder"
                 )
-            shutil.rmtree(path)
-        lance.write_dataset(corpus_schema().empty_table(), str(path), data_storage_version=_FORMAT)
+            remove_folder(path)
+        empty = corpus_schema().empty_table()
+        lance.write_dataset(empty, str(path), data_storage_version=_FORMAT, storage_options=lance_options(path))
 
     @property
     def data(self) -> Any:
@@ -94,7 +95,12 @@ class Corpus:
         process, opened = self._opened.get(kept_bytes, (0, None))
         if process != os.getpid():
             lance, version = _lance(), self.tag or None
-            opened = lance.dataset(str(self.path), version=version, metadata_cache_size_bytes=kept_bytes)
+            opened = lance.dataset(
+                str(self.path),
+                version=version,
+                metadata_cache_size_bytes=kept_bytes,
+                storage_options=lance_options(self.path),
+            )
             self._opened[kept_bytes] = (os.getpid(), opened)
         return opened
 
@@ -183,7 +189,12 @@ class Corpus:
         schema = corpus_schema()
         table = arrow().Table.from_pylist(list(rows), schema=schema)
         written = _lance().fragment.write_fragments(
-            table, str(self.path), schema, mode="append", data_storage_version=_FORMAT
+            table,
+            str(self.path),
+            schema,
+            mode="append",
+            data_storage_version=_FORMAT,
+            storage_options=lance_options(self.path),
         )
         assert len(written) == 1, f"{len(rows)} rows became {len(written)} fragments"
         return json.dumps(written[0].to_json())
@@ -194,8 +205,7 @@ class Corpus:
         before = self.units
         fragments = [lance.fragment.FragmentMetadata.from_json(text) for text in staged]
         operation = lance.LanceOperation.Append(fragments)
-        lance.LanceDataset.commit(str(self.path), operation, read_version=self.data.version)
-        self.refresh()
+        self._commit(operation)
         numbers = [fragment.fragment_id for fragment in self.data.get_fragments()]
         assert numbers == list(range(before + len(staged))), f"units are {numbers[-3:]} after {before}"
 
@@ -222,7 +232,12 @@ class Corpus:
             for fragment in self.data.get_fragments()
         ]
         operation = lance.LanceOperation.Merge(fragments, schema)
-        lance.LanceDataset.commit(str(self.path), operation, read_version=self.data.version)
+        self._commit(operation)
+
+    def _commit(self, operation: Any) -> None:
+        """Make a new version, on top of the one that was read."""
+        read, options = self.data.version, lance_options(self.path)
+        _lance().LanceDataset.commit(str(self.path), operation, read_version=read, storage_options=options)
         self.refresh()
 
     def put_tag(self, tag: str) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit
+from openflorence.data.store_place import parquet_file
 from openflorence.data.store_rows import Plain, arrow, whole_text
 from openflorence.data.store_seen import Kind, Seen, seen_key
 from openflorence.errors import BadConfig, BadImage
@@ -87,15 +88,17 @@ def ingest(
     unit: tuple[int, int],
     settings: IngestSettings,
     advance: Callable[[], object],
+    index: Path,
 ) -> Ingested:
     """Take images into a corpus.
 
     folder    of the logs.
     unit      most images, and most bytes of them, before the next unit begins.
     advance   called after each input.
+    index     file of this machine for the index of the logs; made again where it is not there.
     promise   killed and called again with the same images, this ends with the same units as without the kill.
     """
-    intake = _Intake(corpus, folder, unit, settings.retry)
+    intake = _Intake(corpus, folder, unit, settings.retry, index)
     inputs = (intake.counted(entry, advance) for entry in map(_named, images))
     new = (entry for entry in inputs if entry is not None)
     try:
@@ -116,7 +119,7 @@ def ingest(
 class _Intake:
     """The unit that fills, and what the logs know."""
 
-    def __init__(self, corpus: Corpus, folder: Path, unit: tuple[int, int], retry: bool) -> None:
+    def __init__(self, corpus: Corpus, folder: Path, unit: tuple[int, int], retry: bool, index: Path) -> None:
         self.corpus, self.folder = corpus, folder
         self.most_images, self.most_bytes = unit
         self.counts: Counter[str] = Counter()
@@ -128,7 +131,7 @@ class _Intake:
         self.committed = corpus.units
         self.staged = self._staged()
         self.known: tuple[Kind, ...] = ("input",) if retry else ("input", "failed")  # what is passed over
-        self.seen = Seen(folder / "seen.sqlite")
+        self.seen = Seen(index)
         for name in self.seen.lacks(path.name for path in sorted(folder.glob("*.parquet"))):
             for line in _read_lines(folder / name):
                 self.seen.add(_keys(line))
@@ -136,11 +139,9 @@ class _Intake:
 
     def _staged(self) -> list[str]:
         """The units whose log was written, and that were not committed yet."""
-        import pyarrow.parquet as parquet
-
         staged: list[str] = []
         while (path := self._path(self.committed + len(staged))).exists():
-            with parquet.ParquetFile(path) as file:
+            with parquet_file(path) as file:
                 staged.append(file.schema_arrow.metadata[b"fragment"].decode())
         return staged
 
@@ -265,9 +266,7 @@ def _read_lines(path: Path) -> list[Plain]:
 
 
 def _read_table(path: Path) -> Any:
-    import pyarrow.parquet as parquet
-
-    with parquet.ParquetFile(path) as file:
+    with parquet_file(path) as file:
         return file.read(use_threads=False)
 
 

@@ -16,6 +16,7 @@ from openflorence.data.entries import read_json
 from openflorence.data.notes import KINDS, Failure, LayerRow
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit, commit_json, locked
+from openflorence.data.store_place import parquet_file
 from openflorence.data.store_rows import Plain, arrow, layer_row_from_plain, layer_row_to_plain, layer_schema
 from openflorence.errors import BadConfig, BadRecord
 
@@ -105,12 +106,10 @@ class LayerRun:
 
     def _table(self, unit: int, columns: list[str] | None) -> Any:
         """Columns of the rows of a unit; all for None."""
-        import pyarrow.parquet as parquet
-
         path = self.path(unit)
         if not path.exists():
             raise BadRecord(f"layer {self.layer!r}, run {self.run_id}, has no unit {unit}: {path} is not there; run it")
-        with parquet.ParquetFile(path) as file:
+        with parquet_file(path) as file:
             return file.read(columns=columns, use_threads=False)
 
     # ---- attempts

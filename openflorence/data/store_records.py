@@ -12,6 +12,7 @@ from typing import overload
 from openflorence.contract.records import Record, record_from_row
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_ingest import read_stored
+from openflorence.data.store_place import place_of
 from openflorence.data.store_rows import Plain
 from openflorence.data.store_text import text_to_row
 from openflorence.errors import BadConfig, BadImage
@@ -123,7 +124,7 @@ def image_to_ask(name: str, root: Path) -> str | bytes:
     root      folder that relative paths start at.
     returns   the name as it is for an image that is not in its store any more: whoever reads it says so.
     """
-    if "://" in name:
+    if "://" in name and not name.startswith(STORED):
         return name
     try:
         source = image_source(name, root)
@@ -134,7 +135,7 @@ def image_to_ask(name: str, root: Path) -> str | bytes:
 
 @lru_cache(maxsize=16)
 def _corpus(folder: str) -> Corpus:
-    path = Path(folder) / CORPUS
+    path = place_of(folder) / CORPUS
     if not path.exists():
         raise BadImage(f"{folder} is no store: {path} is not there")
     return Corpus(path)

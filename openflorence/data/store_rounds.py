@@ -5,7 +5,6 @@ fused notes count. Verdicts count wherever they stand. Publishing writes the rec
 and a tag that keeps this version readable whatever comes later.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from openflorence.data.problems import Problems
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit_json
 from openflorence.data.store_layers import LayerRun
+from openflorence.data.store_place import make_folder, remove_folder
 from openflorence.data.store_rows import Plain
 from openflorence.data.store_text import record_to_text, rounded
 from openflorence.errors import BadConfig
@@ -151,7 +151,7 @@ def publish(folder: Path, corpus: Corpus, one: Round, runs: Sequence[LayerRun]) 
         one = replace(one, published=_count(stagings.glob(f"{one.number}-*/*.json"), one))
         commit_json(round_path(folder, one.number), asdict(one))
     for staging in stagings.glob(f"{one.number}-*"):
-        shutil.rmtree(staging)
+        remove_folder(staging)
     return one
 
 
@@ -159,8 +159,8 @@ def _stage(staging: Path, corpus: Corpus, one: Round, runs: Sequence[LayerRun]) 
     """Write the column for every unit that has none yet; the last one is written again, for its schema."""
     for other in staging.parent.glob(f"{one.number}-*"):
         if other != staging:
-            shutil.rmtree(other)
-    staging.mkdir(parents=True, exist_ok=True)
+            remove_folder(other)
+    make_folder(staging)
     clear_parts(staging)
     fragments, schema = {}, None
     for unit in range(one.units):

@@ -18,6 +18,7 @@ from typing import Any
 from openflorence.data.notes import KINDS
 from openflorence.data.store_corpus import IMAGE_COLUMNS, Corpus
 from openflorence.data.store_ingest import log_schema
+from openflorence.data.store_place import file_system, is_remote, key_of
 from openflorence.data.store_rounds import read_rounds
 from openflorence.data.store_rows import Plain, arrow, layer_schema, notes_type
 from openflorence.errors import BadConfig
@@ -91,6 +92,13 @@ def _view(connection: Any, name: str, paths: Sequence[Path], schema: Any) -> Non
     """Name Parquet files as one table; an empty one where there are none."""
     if not paths:
         connection.register(name, schema.empty_table())
+        return
+    if is_remote(paths[0]):
+        import pyarrow.dataset as dataset
+
+        # DuckDB's own way there is an extension that it would have to fetch.
+        files, system = [key_of(path) for path in paths], file_system(paths[0])
+        connection.register(name, dataset.dataset(files, schema, format="parquet", filesystem=system))
         return
     listed = ", ".join("'" + _escaped(path) + "'" for path in paths)
     connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}])")

@@ -69,8 +69,8 @@ class Store(Protocol):
     """Where images come from and notes go to."""
 
     @property
-    def folder(self) -> Path:
-        """Where it lies."""
+    def cache(self) -> Path:
+        """Folder of this machine for answers that cost money."""
         ...
 
     @property
@@ -152,7 +152,7 @@ def plan_jobs(
             batch=spec.batch or stage.batch,
             resources=spec.resources or stage.resources,
             time_limit_s=spec.time_limit_s or stage.time_limit_s,
-            cache=opened.folder / "cache",
+            cache=opened.cache,
             earlier=earlier,
             attempts=attempts,
         )

@@ -43,6 +43,7 @@ from typing import Any, get_args, get_type_hints
 from openflorence.data.notes import Notes, Verdict, kept_by_all
 from openflorence.data.store import Store, is_store
 from openflorence.data.store_ingest import Ingested
+from openflorence.data.store_place import place_of
 from openflorence.data.store_rounds import Round
 from openflorence.engine.annotate import fusing, specialist
 from openflorence.engine.copies import COPIES, PRINTS, mark_copies
@@ -323,7 +324,7 @@ def with_labels(plan: Plan, labels: Sequence[Mapping[str, Any]]) -> Plan:
 
 def run_round(
     source: str | Source | None,
-    folder: Path,
+    folder: str | Path,
     plan: Plan = DEFAULT_PLAN,
     settings: RunSettings = DEFAULT_SETTINGS,
     tell: Tell | None = None,
@@ -334,21 +335,22 @@ def run_round(
 
     source    see engine/inputs.py; None: what is in the store. Labels that images came with are a specialist more,
               in this round and in all later ones.
-    folder    of the store; it is made if there is none.
+    folder    of the store, or its URL; it is made if there is none.
     tell      called with the progress after every unit; advance after every image that is taken in.
     retry     do images again that stages failed at.
     raises    BadConfig for a source, store or plan that does not fit; StageFailed when a stage cannot go on.
     promise   killed and called again with the same arguments, it ends with the same store.
     """
     taken = open_source(source) if isinstance(source, str) else source or Source(())
-    labels = joined(remembered(folder), taken.labels)
+    place = place_of(folder)
+    labels = joined(remembered(place), taken.labels)
     plan = with_labels(plan, labels)
     specs = stages_of(plan)
-    store = Store.open(folder) if is_store(folder) else Store.create(folder)
-    if labels != remembered(folder):
-        remember(folder, labels)
+    store = Store.open(place) if is_store(place) else Store.create(place)
+    if labels != remembered(place):
+        remember(place, labels)
     ingested = store.ingest(taken.images, advance=advance)
-    where = opens(folder)
+    where = opens(store.folder)
     given = {}
     if plan.copies is not None:
         prints = [_spec("openflorence.engine.copies:Prints", {})]

@@ -143,7 +143,7 @@ class Refined:
 
 
 def refine(
-    folder: Path,
+    folder: str | Path,
     model: str | Specialist,
     plan: Plan | None = None,
     settings: RunSettings = DEFAULT_SETTINGS,
