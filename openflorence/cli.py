@@ -388,7 +388,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Scenes, or most images; 500, or all, if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first scene; training draws from 1000000 on.")] = 0,
     beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder or main file of a data set or benchmark.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder or main file of a data set or benchmark, or a store.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Its part: train, val, test, testA, ...; the usual one.")] = None,
     format: Annotated[str | None, typer.Option(help="Format of a data set; told by its files if left out.")] = None,
     task: Annotated[

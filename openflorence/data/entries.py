@@ -7,7 +7,7 @@ says, and the reader counts it and goes on.
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,8 +63,13 @@ def read_json(path: Path) -> Any:
 
     raises    BadRecord naming the file, when there is none or it is not JSON.
     """
+    return parse_json(path, path.read_bytes)
+
+
+def parse_json(path: Path, read: Callable[[], bytes]) -> Any:
+    """Read the JSON that `read` gives of a file; see read_json."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read().decode("utf-8-sig"))
     except OSError as error:
         raise BadRecord(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

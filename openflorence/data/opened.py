@@ -34,7 +34,7 @@ class Opened:
     name: str  # of a store with its round, since another one is other data
     format: str  # a name of FORMATS, or "store"
     split: str
-    root: Path  # relative image paths start here
+    root: Path  # relative image paths start here; a store's records name their images whole
     records: Iterator[Record] | Sequence[Record]  # of a data set: as read, to be gone through once
 
     def usable(self, problems: Problems) -> Sequence[Record]:
@@ -72,7 +72,7 @@ def open_data(path: str | Path, split: str, format: str | None, problems: Proble
         there = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
         raise BadRecord(f"{path}, round {number}, has no image in its {wanted} part that something is said of: {there}")
     name = f"{store.folder.name}, round {number}"
-    return Opened(name, "store", wanted, store.folder, store.records(number).at(parts[wanted]))
+    return Opened(name, "store", wanted, Path(), store.records(number).at(parts[wanted]))
 
 
 def part_of(image_id: str, shares: Sequence[float], seed: int = 0) -> str:

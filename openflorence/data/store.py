@@ -20,14 +20,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openflorence.data.entries import read_json
 from openflorence.data.notes import ImageRow, Notes
 from openflorence.data.store_corpus import IMAGE_COLUMNS, Corpus
 from openflorence.data.store_diff import SAME_PLACE, RoundDiff, compare
 from openflorence.data.store_files import clear_parts, commit, commit_json, locked
 from openflorence.data.store_ingest import ImageIn, Ingested, IngestSettings, failures, ingest, read_stored
 from openflorence.data.store_layers import LayerRun
-from openflorence.data.store_place import check_bucket, is_remote, local_cache, make_folder, place_of, reaching
+from openflorence.data.store_place import (
+    check_bucket,
+    is_remote,
+    local_cache,
+    make_folder,
+    place_of,
+    reaching,
+    read_kept,
+)
 from openflorence.data.store_records import CORPUS, StoredRecords
 from openflorence.data.store_rounds import Round, combine_unit, define_round, find_round, publish, read_rounds
 from openflorence.data.store_rows import Plain, arrow
@@ -63,7 +70,7 @@ class Store:
         path = self.folder / _FILE
         if not is_store(self.folder):
             raise BadConfig(f"{self.folder} is no store: it has no {_FILE}; make one with Store.create")
-        facts = read_json(path)
+        facts = read_kept(path)
         if facts.get("format") != _FORMAT:
             raise BadConfig(f"{path} has format {facts.get('format')!r}; this version reads format {_FORMAT}")
         self.unit = (int(facts["unit_images"]), int(facts["unit_bytes"]))

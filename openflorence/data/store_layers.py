@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openflorence.data.entries import read_json
 from openflorence.data.notes import KINDS, Failure, LayerRow
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit, commit_json, locked
-from openflorence.data.store_place import parquet_file
+from openflorence.data.store_place import parquet_file, read_kept
 from openflorence.data.store_rows import Plain, arrow, layer_row_from_plain, layer_row_to_plain, layer_schema
 from openflorence.errors import BadConfig, BadRecord
 
@@ -117,7 +116,7 @@ class LayerRun:
     def read_breadcrumb(self, unit: int) -> dict[str, Any] | None:
         """Give what an earlier attempt at a unit left; None when there is nothing."""
         path = self._attempts / f"{unit:06d}.json"
-        return read_json(path) if path.exists() else None
+        return read_kept(path) if path.exists() else None
 
     def write_breadcrumb(self, unit: int, crumb: Mapping[str, Any] | None) -> None:
         """Leave something for the next attempt at a unit, whole or not at all; None takes it away."""
@@ -155,7 +154,7 @@ class LayerRun:
         """
         if not self._seal.exists():
             raise BadConfig(f"run {self.run_id} of layer {self.layer!r} is not sealed: let it end first")
-        found: dict[str, Any] = read_json(self._seal)
+        found: dict[str, Any] = read_kept(self._seal)
         return found
 
     def seal(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from openflorence.data.store_place import file_system, key_of, network_errors
+from openflorence.data.store_place import file_system, key_of, network_errors, read_whole
 from openflorence.errors import BadConfig
 
 LEASE_S = 15.0  # without a change for so long, a holder is dead
@@ -112,6 +112,6 @@ def _numbers(folder: Path) -> list[int]:
 def _read(path: Path) -> bytes:
     """The state of a lock; empty when the next holder cleared it away."""
     try:
-        return path.read_bytes()
+        return read_whole(path)
     except FileNotFoundError:
         return b""

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
+from openflorence.data.entries import parse_json
 from openflorence.data.store_rows import arrow
 from openflorence.errors import BadConfig
 
@@ -102,13 +103,29 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
+def read_whole(path: Path) -> bytes:
+    """Read a file in one request, so that it is of one piece while somebody writes it again."""
+    if is_remote(path):
+        data: bytes = file_system(path).cat_file(key_of(path))
+        return data
+    return path.read_bytes()
+
+
+def read_kept(path: Path) -> Any:
+    """Read a JSON file of a store.
+
+    raises    BadRecord naming the file, when there is none or it is not JSON.
+    """
+    return parse_json(path, lambda: read_whole(path))
+
+
 def parquet_file(path: Path) -> Any:
     """Open a Parquet file of a store; use it in a `with` block."""
     pa = arrow()
     import pyarrow.parquet as parquet
 
     # Such files are small and read nearly whole: one request, not one for each column.
-    return parquet.ParquetFile(pa.BufferReader(path.read_bytes()) if is_remote(path) else path)
+    return parquet.ParquetFile(pa.BufferReader(read_whole(path)) if is_remote(path) else path)
 
 
 def lance_options(place: Path) -> dict[str, str] | None:

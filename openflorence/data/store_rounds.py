@@ -13,13 +13,12 @@ from typing import Any
 
 from openflorence.contract.records import Record, record_from_row, record_to_row
 from openflorence.data.cleaning import clean_record
-from openflorence.data.entries import read_json
 from openflorence.data.notes import KINDS, LayerRow, Notes, kept_by_all
 from openflorence.data.problems import Problems
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit_json
 from openflorence.data.store_layers import LayerRun
-from openflorence.data.store_place import make_folder, remove_folder
+from openflorence.data.store_place import make_folder, read_kept, remove_folder
 from openflorence.data.store_rows import Plain
 from openflorence.data.store_text import record_to_text, rounded
 from openflorence.errors import BadConfig
@@ -106,7 +105,7 @@ def define_round(folder: Path, number: int, runs: Sequence[LayerRun], notes_from
 
 
 def _read_round(path: Path) -> Round:
-    row = read_json(path)
+    row = read_kept(path)
     return Round(row["number"], row["runs"], tuple(row["notes_from"]), row["units"], row["published"])
 
 
@@ -174,13 +173,13 @@ def _stage(staging: Path, corpus: Corpus, one: Round, runs: Sequence[LayerRun]) 
             annotated = sum(text is not None for text in texts)
             counts = {"images": len(texts), "annotated": annotated, "problems": problems.as_row()}
             commit_json(path, {"fragment": fragment, **counts})
-        fragments[unit] = read_json(path)["fragment"]
+        fragments[unit] = read_kept(path)["fragment"]
     return fragments, schema
 
 
 def _count(paths: Iterable[Path], one: Round) -> dict[str, Any]:
     """Sum up what was staged: what a round says of itself."""
-    staged = [read_json(path) for path in sorted(paths)]
+    staged = [read_kept(path) for path in sorted(paths)]
     problems = Problems()
     for unit in staged:
         seen = unit["problems"]

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from openflorence.contract.records import Record
-from openflorence.data.entries import read_json
 from openflorence.data.formats import Recognised, open_dataset, recognise
 from openflorence.data.notes import KINDS
 from openflorence.data.opened import PART
 from openflorence.data.problems import Problems
 from openflorence.data.store_files import commit_json
 from openflorence.data.store_ingest import ImageIn
+from openflorence.data.store_place import read_kept
 from openflorence.data.store_rows import arrow
 from openflorence.engine.specialists import CAPTION, image_place
 from openflorence.errors import BadConfig
@@ -89,7 +89,7 @@ def _packed(path: Path) -> list[Path]:
 def remembered(store: Path) -> list[dict[str, Any]]:
     """Give the specialists of all labels that images of a store came with."""
     path = store / _MEMORY
-    return list(read_json(path)) if path.exists() else []
+    return list(read_kept(path)) if path.exists() else []
 
 
 def remember(store: Path, every: Iterable[Mapping[str, Any]]) -> None:

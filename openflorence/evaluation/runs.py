@@ -51,7 +51,7 @@ class Plan:
     model: str  # what the model is called in reports
     date: str
     options: AskOptions
-    data: Path | None = None
+    data: str | Path | None = None
     split: str | None = None
     limit: int | None = None
     seed: int = 0  # of the first drawn scene
@@ -149,7 +149,7 @@ def _evaluate_world(plan: Plan, machine: Machine) -> str:
 def _evaluate_official(plan: Plan, machine: Machine) -> str:
     assert plan.data is not None, "checked by the plan"
     start = time.perf_counter()
-    opened = open_benchmark(plan.benchmark, plan.data, plan.split, plan.limit, next(iter(plan.tasks), None))
+    opened = open_benchmark(plan.benchmark, Path(plan.data), plan.split, plan.limit, next(iter(plan.tasks), None))
     _note(opened.problems, machine)
     path = plan.answers or _ask(opened, plan, machine)
     results = score_answers(opened, path)

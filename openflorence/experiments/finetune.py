@@ -48,7 +48,7 @@ _SELF_LEVELS: dict[str, Level] = {"caption": "brief", "detailed_caption": "detai
 class FinetuneSettings:
     """What may be changed from the command line."""
 
-    data: Path = Path("data")  # a data set, folder or file, in any format of data/formats.py; or a store
+    data: str = "data"  # a data set, folder or file, in any format of data/formats.py; or a store
     format: str = ""  # its format; "" to tell it by its files
     model: str = ""  # checkpoint to start from: "" is the embedded nano, or a folder, or a hub id
     out: Path = Path("runs/finetune")  # run folder; the checkpoint is written to out/checkpoint
@@ -159,7 +159,7 @@ def finetune(
     return checkpoint
 
 
-def read_parts(path: Path, format: str | None) -> Parts:
+def read_parts(path: str | Path, format: str | None) -> Parts:
     """Read and clean both parts of a data set, or open those of the latest round of a store.
 
     raises    BadRecord when nothing of a part is usable, saying what was wrong.
@@ -272,5 +272,5 @@ def smoke_settings(settings: Some, out: Path) -> Some:
     """Make the settings of a recipe small enough for a test: a few drawn scenes, four steps."""
     write_scenes(12, out / "data", seed=40, config=WorldConfig(side_px=64, sign_share=1.0, max_objects=2))
     return replace(
-        settings, data=out / "data", out=out, steps=4, images=2, targets=2, validations=1, held_out=2, workers=0
+        settings, data=str(out / "data"), out=out, steps=4, images=2, targets=2, validations=1, held_out=2, workers=0
     )

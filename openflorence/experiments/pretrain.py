@@ -35,7 +35,7 @@ class Named:
     """One data set of a mixture."""
 
     name: str
-    path: Path
+    path: str | Path
     share: float = 1.0  # of the images; shares need not sum to one
     format: str = ""  # "" to tell it by its files
     weights: Mapping[str, float] | None = None  # task -> how often; None for all that it can pose, as usual
@@ -80,7 +80,7 @@ def parse_datasets(words: str) -> list[Named]:
             weight = 0.0
         if not path or weight <= 0:
             raise BadConfig(f"data {word!r}: give folders with shares above 0, as DIR=2,OTHER=1")
-        found.append(Named(name=Path(path).name, path=Path(path), share=weight))
+        found.append(Named(name=Path(path).name, path=path, share=weight))
     if not found:
         raise BadConfig("data is empty: give the folders of the data sets, as --set data=DIR=2,OTHER=1")
     return found

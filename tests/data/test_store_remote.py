@@ -81,7 +81,7 @@ def test_writers_killed_at_any_moment_leave_the_store_of_an_undisturbed_one(buck
     small_store.job(tmp_path / "fld")
     context, chance = multiprocessing.get_context("spawn"), random.Random(4)
     kills, place = 0, f"{bucket}/fld"
-    for _ in range(12):
+    for _ in range(8):
         writer = context.Process(target=job, args=(place, 1.5))
         writer.start()
         at_work = time.monotonic() + 60
