@@ -32,8 +32,8 @@ HOUSE = {
     "streaming predict answer_folder",
     "data": "words chance glyphs shapes painting printed world sentences questions truth album problems entries "
     "cleaning pairs coco yolo voc labelme plain_pickle refer flickr vqa ocr folders formats notes store_rows "
-    "store_files store_corpus store_seen store_ingest store_layers store_text store_rounds store_records store_diff "
-    "store_sql store opened order prefixes targets budget wording augment mixture",
+    "store_place store_lease store_files store_corpus store_seen store_ingest store_layers store_text store_rounds "
+    "store_records store_diff store_sql store opened order prefixes targets budget wording augment mixture",
     "pages": "look pieces charts pictures",
     "engine": "stages jobs trail work schedule driver process_crew ray_crew runners lexicon syntax parse duplicates "
     "overlaps filters agree judge votes fuse server language specialists copies likelihood network pipelines "

@@ -29,6 +29,7 @@ from openflorence.data.store_layers import LayerRun
 from openflorence.data.store_place import (
     check_bucket,
     is_remote,
+    listed,
     local_cache,
     make_folder,
     place_of,
@@ -54,7 +55,7 @@ def is_store(path: str | Path) -> bool:
     """
     place = place_of(path)
     with reaching(place):
-        return (place / _FILE).is_file()
+        return (place / _FILE).exists()  # of object storage, `is_file` is also False when nothing can be reached
 
 
 class Store:
@@ -91,7 +92,7 @@ class Store:
         if unit_images < 1 or unit_bytes < 1:
             raise BadConfig(f"unit_images={unit_images}, unit_bytes={unit_bytes}: give 1 or more of each")
         check_bucket(place)
-        there = sorted(path.name for path in place.iterdir()) if place.exists() else []
+        there = [path.name for path in listed(place, "*")]
         if set(there) - {CORPUS}:  # which a killed `create` leaves
             raise BadConfig(f"{place} is not empty, it has {there[0]!r}; open the store there, or give a new folder")
         make_folder(place)
@@ -171,7 +172,7 @@ class Store:
     def runs(self) -> dict[str, tuple[str, ...]]:
         """Name the runs that were begun, by layer."""
         found: dict[str, list[str]] = {}
-        for path in sorted((self.folder / "layers").glob("*/*")):
+        for path in listed(self.folder / "layers", "*/*"):
             found.setdefault(path.parent.name, []).append(path.name)
         return {layer: tuple(runs) for layer, runs in found.items()}
 
@@ -248,7 +249,7 @@ class Store:
         """Delete what kills left, unless something staged still waits for its commit."""
         clear_parts(self.folder)
         clear_parts(self.folder / "rounds")
-        if not any((self.folder / "rounds" / "staged").glob("*/*.json")):
+        if not listed(self.folder / "rounds" / "staged", "*/*.json"):
             self.corpus.tidy()
 
     def _list_failures(self) -> None:

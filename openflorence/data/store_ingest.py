@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit
-from openflorence.data.store_place import parquet_file
+from openflorence.data.store_place import listed, parquet_file
 from openflorence.data.store_rows import Plain, arrow, whole_text
 from openflorence.data.store_seen import Kind, Seen, seen_key
 from openflorence.errors import BadConfig, BadImage
@@ -132,7 +132,7 @@ class _Intake:
         self.staged = self._staged()
         self.known: tuple[Kind, ...] = ("input",) if retry else ("input", "failed")  # what is passed over
         self.seen = Seen(index)
-        for name in self.seen.lacks(path.name for path in sorted(folder.glob("*.parquet"))):
+        for name in self.seen.lacks(path.name for path in listed(folder, "*.parquet")):
             for line in _read_lines(folder / name):
                 self.seen.add(_keys(line))
             self.seen.logged(name)
@@ -244,7 +244,7 @@ def failures(folder: Path) -> list[Plain]:
     import pyarrow.compute as pc
 
     found: dict[str, Plain] = {}
-    paths = sorted(folder.glob("*.parquet"))
+    paths = listed(folder, "*.parquet")
     for path in paths:
         table = _read_table(path)
         for line in table.filter(pc.equal(table["outcome"], "failed")).to_pylist():

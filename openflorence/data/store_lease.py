@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from openflorence.data.store_place import file_system, key_of, network_errors, read_whole
+from openflorence.data.store_place import file_system, key_of, listed, network_errors, read_whole
 from openflorence.errors import BadConfig
 
 LEASE_S = 15.0  # without a change for so long, a holder is dead
@@ -106,7 +106,7 @@ def _renew(lease: _Lease, ended: threading.Event, lost: threading.Event) -> None
 
 
 def _numbers(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    return sorted(int(path.name) for path in listed(folder, "*") if path.name.isdecimal())
 
 
 def _read(path: Path) -> bytes:

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -72,11 +73,14 @@ def check_bucket(place: Path) -> None:
 
     raises    BadConfig when it is not, or cannot be reached.
     """
-    if is_remote(place):
-        bucket = place.path.partition("/")[0]  # type: ignore[attr-defined]
-        with reaching(place):
-            if not file_system(place).exists(bucket):
-                raise BadConfig(f"{place}: there is no bucket {bucket!r}, or it may not be looked into; make it first")
+    if not is_remote(place):
+        return
+    bucket = key_of(place).partition("/")[0]
+    with reaching(place):
+        try:
+            file_system(place).call_s3("head_bucket", Bucket=bucket)
+        except FileNotFoundError as error:
+            raise BadConfig(f"{place}: there is no bucket {bucket!r}; make it first") from error
 
 
 def file_system(place: Path) -> Any:
@@ -87,6 +91,23 @@ def file_system(place: Path) -> Any:
 def key_of(place: Path) -> str:
     """Give the name of a place on object storage as its file system takes it: bucket/folder/file."""
     return str(place.path)  # type: ignore[attr-defined]
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """List what fits a pattern, sorted by name: of a folder, or of its folders as in "*/*.json"; nothing without one.
+
+    raises    OSError when object storage cannot be asked; its `glob` would say that there is nothing.
+    """
+    if not is_remote(folder):
+        return sorted(folder.glob(pattern))
+    first, _, rest = pattern.partition("/")
+    try:
+        keys = file_system(folder).ls(key_of(folder), detail=False)
+    except FileNotFoundError:
+        return []
+    names = sorted(key.rstrip("/").rpartition("/")[2] for key in keys)
+    found = [folder / name for name in names if fnmatchcase(name, first)]
+    return [path for one in found for path in listed(one, rest)] if rest else found
 
 
 def remove_folder(folder: Path) -> None:

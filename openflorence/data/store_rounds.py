@@ -18,7 +18,7 @@ from openflorence.data.problems import Problems
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit_json
 from openflorence.data.store_layers import LayerRun
-from openflorence.data.store_place import make_folder, read_kept, remove_folder
+from openflorence.data.store_place import listed, make_folder, read_kept, remove_folder
 from openflorence.data.store_rows import Plain
 from openflorence.data.store_text import record_to_text, rounded
 from openflorence.errors import BadConfig
@@ -55,7 +55,7 @@ def round_path(folder: Path, number: int) -> Path:
 
 def read_rounds(folder: Path) -> dict[int, Round]:
     """Give all rounds of a store by number, ascending."""
-    paths = sorted((folder / "rounds").glob("*.json"), key=lambda path: int(path.stem))
+    paths = sorted(listed(folder / "rounds", "*.json"), key=lambda path: int(path.stem))
     return {int(path.stem): _read_round(path) for path in paths}
 
 
@@ -147,16 +147,16 @@ def publish(folder: Path, corpus: Corpus, one: Round, runs: Sequence[LayerRun]) 
             staging = stagings / f"{one.number}-{len(corpus.columns)}"
             corpus.add_column(*_stage(staging, corpus, one, runs))
         corpus.put_tag(one.tag)
-        one = replace(one, published=_count(stagings.glob(f"{one.number}-*/*.json"), one))
+        one = replace(one, published=_count(listed(stagings, f"{one.number}-*/*.json"), one))
         commit_json(round_path(folder, one.number), asdict(one))
-    for staging in stagings.glob(f"{one.number}-*"):
+    for staging in listed(stagings, f"{one.number}-*"):
         remove_folder(staging)
     return one
 
 
 def _stage(staging: Path, corpus: Corpus, one: Round, runs: Sequence[LayerRun]) -> tuple[dict[int, str], Any]:
     """Write the column for every unit that has none yet; the last one is written again, for its schema."""
-    for other in staging.parent.glob(f"{one.number}-*"):
+    for other in listed(staging.parent, f"{one.number}-*"):
         if other != staging:
             remove_folder(other)
     make_folder(staging)

@@ -18,7 +18,7 @@ from typing import Any
 from openflorence.data.notes import KINDS
 from openflorence.data.store_corpus import IMAGE_COLUMNS, Corpus
 from openflorence.data.store_ingest import log_schema
-from openflorence.data.store_place import file_system, is_remote, key_of
+from openflorence.data.store_place import file_system, is_remote, key_of, listed
 from openflorence.data.store_rounds import read_rounds
 from openflorence.data.store_rows import Plain, arrow, layer_schema, notes_type
 from openflorence.errors import BadConfig
@@ -54,10 +54,10 @@ def _register(connection: Any, folder: Path, corpus: Corpus) -> None:
     pa = arrow()
     connection.register("corpus", corpus.data)
     connection.execute(f"CREATE VIEW images AS SELECT {', '.join(IMAGE_COLUMNS)} FROM corpus")
-    _view(connection, "inputs", sorted((folder / "ingest").glob("*.parquet")), log_schema())
-    seals = sorted((folder / "sealed").glob("*/*.json"))
+    _view(connection, "inputs", listed(folder / "ingest", "*.parquet"), log_schema())
+    seals = listed(folder / "sealed", "*/*.json")
     runs = [folder / "layers" / path.parent.name / path.stem for path in seals]
-    _view(connection, "layer_rows", [path for run in runs for path in sorted(run.glob("*.parquet"))], layer_schema())
+    _view(connection, "layer_rows", [path for run in runs for path in listed(run, "*.parquet")], layer_schema())
     for kind, one in KINDS.items():
         fields = ", ".join(f"note.{_quoted(field.name)}" for field in notes_type().field(kind).type.value_type)
         connection.execute(

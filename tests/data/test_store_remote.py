@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import sys
 import threading
 import time
 from pathlib import Path
@@ -178,3 +179,34 @@ def test_stores_of_one_name_do_not_share_a_cache(bucket):
     second = Store.create(f"{bucket}/other/fld")
     assert first.cache != second.cache
     assert local_cache(first.folder, "another that lay there") != first.cache
+
+
+def test_without_its_packages_it_says_which(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(BadConfig, match=r"pip install openflorence\[s3\]"):
+        Store.open("s3://bucket/fld")
+
+
+def test_a_server_that_is_not_there_is_told(bucket, monkeypatch):
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()  # connections last as long as a process
+    with pytest.raises(BadConfig, match="cannot reach s3://bucket/fld: Could not connect"):
+        Store.create("s3://bucket/fld")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_listing_that_fails_is_no_empty_listing(bucket, monkeypatch):
+    import s3fs
+
+    store = small_store.made(f"{bucket}/fld", 3)
+
+    async def refused(*_: object, **__: object) -> None:
+        raise PermissionError("Forbidden")
+
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(s3fs.S3FileSystem, "_lsdir", refused)
+        store.rounds()
+    assert list(store.rounds()) == [1]
