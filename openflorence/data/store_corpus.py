@@ -24,9 +24,9 @@ _FORMAT = "2.2"  # of Lance's files: "stable" moves, 2.3 is not stable yet, 2.0 
 # Found by trying. Pieces of 64 KB are compressed, not of Lance's 4 KB: a third smaller, and a record is read as fast.
 _PACKED = {
     "lance-encoding:compression": "zstd",
-    "lance-encoding:compression-level": "9",
+    "lance-encoding:compression-level": "15",
     "lance-encoding:structural-encoding": "miniblock",
-    "lance-encoding:minichunk-size": "65536",
+    "lance-encoding:minichunk-size": "131072",
 }
 # What Lance keeps of files it has opened, some 27 KB a unit. Read in turn, none is needed again, and its own limit of
 # 1 GB would look as if memory grew with the images; read at random, every one is needed again.
