@@ -58,6 +58,11 @@ class Stub:
     def __init__(self, folder: str, size: int) -> None:
         self.folder, self.size = Path(folder), size
 
+    @property
+    def cache(self) -> Path:
+        """Nobody pays for anything."""
+        return self.folder / "cache"
+
     def units(self) -> range:
         """As many as it takes."""
         return range(-(-self.size // UNIT))

@@ -21,7 +21,7 @@ from openflorence.data.store_rows import Plain, arrow
 from openflorence.errors import BadConfig
 
 _FORMAT = "2.2"  # of Lance's files: "stable" moves, 2.3 is not stable yet, 2.0 holds no null structs
-# Found by trying. Pieces of 64 KB are compressed, not of Lance's 4 KB: a third smaller, and a record is read as fast.
+# Found by trying. Pieces of 128 KB are compressed, not of Lance's 4 KB: a third smaller, and a record is read as fast.
 _PACKED = {
     "lance-encoding:compression": "zstd",
     "lance-encoding:compression-level": "15",
