@@ -42,22 +42,22 @@ READING = WorldConfig(sign_share=1.0, max_signs=4, min_objects=1, max_objects=2)
 
 # How often each task is drawn: outlines and words need more than their even share, names are quick.
 WEIGHTS = {
-    "caption": 1.2,
-    "detailed_caption": 0.5,
-    "more_detailed_caption": 0.4,
-    "detect": 1.2,
-    "dense_caption": 1.2,
-    "propose": 0.15,
+    "caption": 1.6,
+    "detailed_caption": 0.4,
+    "more_detailed_caption": 0.3,
+    "detect": 1.0,
+    "dense_caption": 0.9,
+    "propose": 0.1,
     "read": 0.5,
-    "read_regions": 1.0,
-    "ground": 0.9,
-    "segment": 1.2,
-    "segment_region": 0.8,
-    "find": 0.9,
-    "classify_region": 0.8,
-    "describe_region": 0.8,
+    "read_regions": 1.1,
+    "ground": 0.5,
+    "segment": 1.5,
+    "segment_region": 1.0,
+    "find": 0.6,
+    "classify_region": 1.4,
+    "describe_region": 1.0,
     "read_region": 1.0,
-    "answer": 1.8,
+    "answer": 2.4,
 }
 
 _STAGE_SCENES = 1_000_000_000  # each stage draws scenes of its own
