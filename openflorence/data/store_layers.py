@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from openflorence.data.entries import parse_json
 from openflorence.data.notes import KINDS, Failure, LayerRow
 from openflorence.data.store_corpus import Corpus
 from openflorence.data.store_files import clear_parts, commit, commit_json, locked
-from openflorence.data.store_place import parquet_file, read_kept
+from openflorence.data.store_place import parquet_file, read_kept, read_whole
 from openflorence.data.store_rows import Plain, arrow, layer_row_from_plain, layer_row_to_plain, layer_schema
 from openflorence.errors import BadConfig, BadRecord
 
@@ -116,7 +117,12 @@ class LayerRun:
     def read_breadcrumb(self, unit: int) -> dict[str, Any] | None:
         """Give what an earlier attempt at a unit left; None when there is nothing."""
         path = self._attempts / f"{unit:06d}.json"
-        return read_kept(path) if path.exists() else None
+        try:
+            left = read_whole(path)
+        except FileNotFoundError:  # also when its worker took it away a moment ago
+            return None
+        found: dict[str, Any] = parse_json(path, lambda: left)
+        return found
 
     def write_breadcrumb(self, unit: int, crumb: Mapping[str, Any] | None) -> None:
         """Leave something for the next attempt at a unit, whole or not at all; None takes it away."""

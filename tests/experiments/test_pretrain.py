@@ -1,7 +1,5 @@
 """Stages of many data sets."""
 
-from pathlib import Path
-
 import pytest
 from tiny import tiny_network, world_text
 
@@ -13,7 +11,8 @@ from recipes.pretrain import Settings, stages_of
 
 def test_data_sets_and_their_shares_are_read():
     named = parse_datasets("a/coco=2, b/vqa")
-    assert named == [Named(name="coco", path=Path("a/coco"), share=2.0), Named(name="vqa", path=Path("b/vqa"))]
+    assert named == [Named(name="coco", path="a/coco", share=2.0), Named(name="vqa", path="b/vqa")]
+    assert parse_datasets("s3://bucket/fld=2") == [Named(name="fld", path="s3://bucket/fld", share=2.0)]
 
 
 @pytest.mark.parametrize("words", ["", " , ", "coco=many", "coco=0", "coco=-1", "=3"])
