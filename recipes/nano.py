@@ -40,7 +40,7 @@ BESIDE_WEIGHTS = {"classify_region": 1.0, "describe_region": 0.5, "caption": 1.0
 # One scene in three has a sign, and words are many: without these scenes reading had not begun after 60,000 images.
 READING = WorldConfig(sign_share=1.0, max_signs=4, min_objects=1, max_objects=2)
 
-# How often each task is drawn: outlines and words need more than their even share, names are quick.
+# How often each task is drawn: outlines, words, names and questions are learnt last, so they come more often.
 WEIGHTS = {
     "caption": 1.6,
     "detailed_caption": 0.4,

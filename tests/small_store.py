@@ -1,8 +1,11 @@
 """Small stores of drawn scenes, and a job that fills one and may be killed at any of its steps."""
 
 import io
+import multiprocessing
 import os
+import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -137,6 +140,35 @@ def die_at(when: str, name: str, number: int) -> None:
         os.replace = deadly  # type: ignore[assignment]
     else:
         setattr(Corpus, name, deadly)
+
+
+def killed_at_random(
+    write: Callable[..., None],
+    given: tuple[str, ...],
+    place: str,
+    seed: int,
+    most: int,
+    within_s: tuple[float, float],
+) -> int:
+    """Start a writer of a store again and again, each killed some time after the store is there, until one ends.
+
+    most      kills; the writer after them is left alone.
+    returns   how many were killed.
+    """
+    context, chance = multiprocessing.get_context("spawn"), random.Random(seed)
+    for kills in range(most + 1):
+        writer = context.Process(target=write, args=given)
+        writer.start()
+        deadline = time.monotonic() + 60
+        while writer.is_alive() and not is_store(place) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        writer.join(chance.uniform(*within_s) if kills < most else 120)
+        if not writer.is_alive():
+            assert writer.exitcode == 0
+            return kills
+        writer.kill()
+        writer.join()
+    raise AssertionError(f"the writer that nobody killed did not end: {place}")
 
 
 def everything(store: Store) -> dict[str, object]:

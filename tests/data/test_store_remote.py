@@ -1,7 +1,5 @@
 """A store on object storage: the same as in a folder, killed or not, and alone at it or not."""
 
-import multiprocessing
-import random
 import sys
 import threading
 import time
@@ -24,9 +22,9 @@ pytest.importorskip("duckdb")
 pytest.importorskip("s3fs")
 
 
-def job(place: str, lease_s: float) -> None:
+def job(place: str) -> None:
     """Fill a store as small_store does, where the dead are found dead soon."""
-    store_lease.LEASE_S, store_lease.RENEW_S = lease_s, lease_s / 6
+    store_lease.LEASE_S, store_lease.RENEW_S = 1.5, 0.25
     small_store.job(place)
 
 
@@ -78,24 +76,10 @@ def test_records_name_their_images_and_train_parts_are_the_same(bucket, tmp_path
 
 
 @pytest.mark.slow
-def test_writers_killed_at_any_moment_leave_the_store_of_an_undisturbed_one(bucket, soon, tmp_path):
+def test_writers_killed_at_any_moment_leave_the_store_of_an_undisturbed_one(bucket, tmp_path):
     small_store.job(tmp_path / "fld")
-    context, chance = multiprocessing.get_context("spawn"), random.Random(4)
-    kills, place = 0, f"{bucket}/fld"
-    for _ in range(8):
-        writer = context.Process(target=job, args=(place, 1.5))
-        writer.start()
-        at_work = time.monotonic() + 60
-        while writer.is_alive() and not is_store(place) and time.monotonic() < at_work:
-            time.sleep(0.05)
-        writer.join(chance.uniform(0.1, 5.0))
-        if not writer.is_alive():
-            break
-        writer.kill()
-        writer.join()
-        kills += 1
-    else:
-        small_store.job(place)
+    place = f"{bucket}/fld"
+    kills = small_store.killed_at_random(job, (place,), place, seed=4, most=8, within_s=(0.1, 5.0))
     assert kills >= 3
     assert small_store.everything(Store.open(place)) == small_store.everything(Store.open(tmp_path / "fld"))
 

@@ -42,7 +42,11 @@ def png(shade: int, wh: tuple[int, int] = (64, 48)) -> bytes:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
+    return write_photos(tmp_path / "photos")
+
+
+def write_photos(folder: Path) -> Path:
+    """Five pictures, and a file that is none."""
     folder.mkdir()
     for shade in range(5):
         (folder / f"{shade}.png").write_bytes(png(40 * shade))

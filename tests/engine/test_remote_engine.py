@@ -1,14 +1,13 @@
 """The engine over a store on object storage, from the command line: taken in, labelled, refined, read and exported."""
 
-import multiprocessing
-import random
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from test_plan import png
+from small_store import killed_at_random
+from test_plan import png, write_photos
 
 from openflorence.contract.records import RegionNote
 from openflorence.contract.shapes import Box
@@ -42,12 +41,7 @@ def look(rows: list[Row], pause_s: float = 0.0) -> list[Notes]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for shade in range(5):
-        (folder / f"{shade}.png").write_bytes(png(40 * shade))
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
-    return folder
+    return write_photos(tmp_path / "photos")
 
 
 def test_the_command_line_on_a_bucket(bucket, photos, tmp_path, call):
@@ -88,29 +82,15 @@ def test_a_recipe_trains_from_a_bucket(bucket, photos, tmp_path, call):
 
 
 @pytest.mark.slow
-def test_runs_killed_at_any_moment_end_as_an_undisturbed_one(bucket, tmp_path, monkeypatch):
+def test_runs_killed_at_any_moment_end_as_an_undisturbed_one(bucket, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for shade in range(IMAGES):
         (folder / f"{shade:02}.png").write_bytes(png(8 * shade))
     Store.create(tmp_path / "fld", unit_images=5)
     run_round(str(folder), tmp_path / "fld", _plan(pause_s=0.2))
-    context, chance = multiprocessing.get_context("spawn"), random.Random(1)
-    kills, place = 0, f"{bucket}/fld"
-    for _ in range(6):
-        driver = context.Process(target=_drive, args=(str(folder), place))
-        driver.start()
-        deadline = time.monotonic() + 60
-        while driver.is_alive() and not is_store(place) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        driver.join(chance.uniform(1.0, 8.0))
-        if not driver.is_alive():
-            break
-        driver.kill()
-        driver.join()
-        kills += 1
-    else:
-        _drive(str(folder), place)
+    place = f"{bucket}/fld"
+    kills = killed_at_random(_drive, (str(folder), place), place, seed=1, most=6, within_s=(1.0, 8.0))
     assert kills >= 2
     there, here = Store.open(place), Store.open(tmp_path / "fld")
     assert [*there.records()] != []
